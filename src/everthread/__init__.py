@@ -1,0 +1,70 @@
+"""Durable conversation storage for AI agents.
+
+    async with open_store("sqlite:///threads.db") as store:
+        await store.append(ThreadKey("trip-to-rome"), [new_message({"role": "user", "content": "Hello"})])
+
+The guarantees are in `everthread.contract`, the errors in `everthread.errors`.
+"""
+
+from everthread.codec import View, new_message, view
+from everthread.contract import Store, read_all
+from everthread.errors import (
+    ConfigurationError,
+    ConflictError,
+    CorruptRecordError,
+    EverthreadError,
+    InvalidIdentifierError,
+    InvalidMessageError,
+    LimitExceededError,
+    OutcomeUnknownError,
+    SchemaError,
+    StoreUnavailableError,
+    ThreadNotFoundError,
+    UnsupportedError,
+)
+from everthread.model import (
+    Appended,
+    Document,
+    Message,
+    MessagePage,
+    NewMessage,
+    Page,
+    Retention,
+    Thread,
+    ThreadKey,
+    Truncated,
+)
+from everthread.opening import open_store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Appended",
+    "ConfigurationError",
+    "ConflictError",
+    "CorruptRecordError",
+    "Document",
+    "EverthreadError",
+    "InvalidIdentifierError",
+    "InvalidMessageError",
+    "LimitExceededError",
+    "Message",
+    "MessagePage",
+    "NewMessage",
+    "OutcomeUnknownError",
+    "Page",
+    "Retention",
+    "SchemaError",
+    "Store",
+    "StoreUnavailableError",
+    "Thread",
+    "ThreadKey",
+    "ThreadNotFoundError",
+    "Truncated",
+    "UnsupportedError",
+    "View",
+    "new_message",
+    "open_store",
+    "read_all",
+    "view",
+]

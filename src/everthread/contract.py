@@ -1,0 +1,249 @@
+"""What a store promises. The conformance kit (`everthread.testing`) holds every engine to it.
+
+The guarantees, for every method of every engine:
+
+Atomic
+    An append of n messages is all there or not at all, for every reader, after any crash.
+    Retention's trimming is part of the same step.
+Ordered
+    Positions come from the store, never from a clock. Each turn stays contiguous; no message of
+    two concurrent writers is lost or interleaved. Appends that one task awaits one after another,
+    or that one process submits in an order, land in that order.
+Retry-safe
+    The same ``append_id`` takes effect once for as long as it is among the newest
+    `REMEMBERED_APPENDS` of its thread, also after its messages were trimmed. Appends without an id
+    get a random one, so an engine's own retries never double a turn either.
+Conflict-aware
+    ``expected_seq=k`` appends only if the thread's next position is k.
+Lossless
+    A payload comes back byte for byte.
+Bounded
+    ``append`` is one round trip whatever the thread's length; the last k cost O(k); a page of
+    threads costs O(page).
+Isolated
+    No choice of tenant and thread id reaches another's data.
+Discreet
+    No credential and no message content in ``repr``, ``location``, logs or errors.
+Typed
+    Only the errors of `everthread.errors` (and ``CancelledError``) come out.
+Honest
+    A store closes what it opened and never what it was handed. A cancelled call leaves its turn
+    whole or absent, and the store usable.
+
+Positions are never reused. They are dense as written: an append of n messages gets n consecutive
+positions that follow the last position ever given in this thread. Dropping the tail (undo) leaves
+a hole, so that whoever remembers a position (a follower, a summary, a cursor, ``expected_seq``) can
+not mistake new messages for the dropped ones. Deleting a thread forgets it wholly: a new thread of
+the same id starts at 0.
+
+A thread comes into being with its first append or document. An expired thread is in every way as
+if it had been deleted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from everthread.model import (
+    Appended,
+    Document,
+    Message,
+    MessagePage,
+    NewMessage,
+    Page,
+    Retention,
+    Thread,
+    ThreadKey,
+    Truncated,
+)
+
+REMEMBERED_APPENDS = 1000
+"""How many of a thread's newest append ids an engine remembers at least."""
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
+"""Largest document value: documents are small JSON beside a thread, not another message log."""
+
+
+class Store(ABC):
+    """An open connection to an engine that keeps threads.
+
+    Creating one does no I/O. ``async with`` opens and closes it; without that it opens at its first
+    use, and `aclose` closes it. A store belongs to the event loop it was opened in.
+
+    Every method raises `InvalidIdentifierError` or `ConfigurationError` for arguments that are
+    wrong in themselves, `StoreUnavailableError` where the store cannot be reached, and
+    `SchemaError` where its data is of another version.
+    """
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where this store keeps its threads, for people; holds no secret."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connects and checks the schema; does nothing if that has been done."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Finishes what is under way and closes what was opened here. May be called again."""
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # Messages
+
+    @abstractmethod
+    async def append(
+        self,
+        key: ThreadKey,
+        messages: Sequence[NewMessage],
+        *,
+        append_id: str | None = None,
+        expected_seq: int | None = None,
+        retention: Retention | None = None,
+        default_title: str | None = None,
+    ) -> Appended:
+        """Writes one turn at the tail of a thread, and trims the head in the same step.
+
+        Args:
+            key: The thread; it is created if it does not exist.
+            messages: At least one.
+            append_id: Makes the call safe to repeat: see *Retry-safe* above. A repeat returns what
+                the first call did, whatever else it is given.
+            expected_seq: Append only if the thread's next position is this (0 for a new thread).
+            retention: Overrides the store's own for this append.
+            default_title: Becomes the thread's title if it has none.
+
+        Raises:
+            ConflictError: ``expected_seq`` is not the next position, which the error carries.
+            InvalidMessageError: There are no messages, or one is not a `NewMessage`.
+            LimitExceededError: A message or the turn is larger than this engine stores.
+            OutcomeUnknownError: It may have been written; repeat it with the same ``append_id``.
+        """
+
+    @abstractmethod
+    async def read(
+        self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
+    ) -> MessagePage:
+        """Messages at positions ``start`` ≤ seq < ``stop``, oldest first; at most the first ``limit``.
+
+        Positions that were trimmed or never written are simply not there; an unknown thread gives an
+        empty page. To page forward, continue with ``start`` one past the last message's position.
+        """
+
+    @abstractmethod
+    async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
+        """The newest ``count`` messages (of those at positions < ``before``), oldest first.
+
+        Costs O(count). To page backward, continue with ``before`` at the first message's position.
+        """
+
+    @abstractmethod
+    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
+        """Keeps only positions ``start`` ≤ seq < ``stop``, as a slice would, for good.
+
+        ``start`` drops the head; ``stop`` drops the tail (undo). A tool result is never cut from
+        its call: ``start`` moves up and ``stop`` moves down to the nearest position where nothing is
+        cut apart. Dropped positions are not given again.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+        """
+
+    # Threads
+
+    @abstractmethod
+    async def get_thread(self, key: ThreadKey) -> Thread | None:
+        """What is known of a thread without its messages, or ``None``."""
+
+    @abstractmethod
+    async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
+        """A tenant's threads, the newest activity first; at most ``limit`` of them.
+
+        A thread with new activity while a listing is paged moves to its front and may be missed by
+        the pages that follow; none that stays still is missed or shown twice.
+
+        Raises:
+            ConfigurationError: The cursor is not one that this store gave for this tenant.
+        """
+
+    @abstractmethod
+    async def update_thread(
+        self,
+        key: ThreadKey,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        expected_revision: int | None = None,
+    ) -> Thread:
+        """Sets the title, replaces the metadata (a JSON object), or both; this is not activity.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+            ConflictError: The revision is not ``expected_revision``; carries the actual one.
+            InvalidMessageError: The metadata or title cannot be stored as JSON.
+        """
+
+    @abstractmethod
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        """Forgets a thread, its documents and all else of it; says whether there was one."""
+
+    @abstractmethod
+    async def delete_tenant(self, tenant: str) -> int:
+        """Forgets all threads of a tenant; says how many there were.
+
+        Not atomic: an append that runs at the same time may leave its thread.
+        """
+
+    # Documents
+
+    @abstractmethod
+    async def get_document(self, key: ThreadKey, name: str) -> Document | None:
+        """A document of a thread, or ``None``."""
+
+    @abstractmethod
+    async def put_document(
+        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
+    ) -> Document:
+        """Writes a document (JSON as UTF-8); creates the thread if needed; this is not activity.
+
+        Args:
+            expected_revision: Write only if the document has this revision (0: does not exist).
+
+        Raises:
+            ConflictError: The revision is another; carries the actual one.
+            InvalidMessageError: The value is not JSON in UTF-8.
+            LimitExceededError: The value is larger than `MAX_DOCUMENT_BYTES`.
+        """
+
+    @abstractmethod
+    async def delete_document(self, key: ThreadKey, name: str) -> bool:
+        """Forgets a document; says whether there was one."""
+
+    @abstractmethod
+    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+        """The names of a thread's documents, sorted; empty for an unknown thread."""
+
+
+async def read_all(store: Store, key: ThreadKey, *, start: int = 0, page_size: int = 500) -> AsyncIterator[Message]:
+    """Every kept message of a thread from ``start`` on, in pages, so that memory stays bounded.
+
+    Messages that are appended meanwhile are included.
+    """
+    while True:
+        page = await store.read(key, start=start, limit=page_size)
+        for message in page:
+            yield message
+        if len(page) < page_size:
+            return
+        start = page[-1].seq + 1

@@ -1,0 +1,422 @@
+"""What all engines share: checking arguments, opening once, coalescing appends, translating errors.
+
+An engine is the hooks at the end. They get arguments that have been checked, are called only
+while the store is open, and may let driver exceptions out: `_translate` types them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import itertools
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from everthread.codec import encode
+from everthread.contract import MAX_DOCUMENT_BYTES, Store
+from everthread.engines._coalescing import Coalescer
+from everthread.errors import (
+    ConfigurationError,
+    EverthreadError,
+    InvalidIdentifierError,
+    InvalidMessageError,
+    LimitExceededError,
+)
+from everthread.model import (
+    Appended,
+    Document,
+    MessagePage,
+    NewMessage,
+    Page,
+    Retention,
+    Thread,
+    ThreadKey,
+    Truncated,
+    check_count,
+    check_identifier,
+)
+from everthread.retention import NO_LINKS, TurnLinks, links_of
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_TURN_MESSAGES = 10_000
+MAX_PAGE = 1000
+MAX_TITLE_CHARACTERS = 1000
+
+T = TypeVar("T")
+
+
+class AppendRequest(msgspec.Struct, frozen=True):
+    """One append as an engine gets it: checked, with an id, its links worked out.
+
+    Attributes:
+        now_ms: The time by this process's clock, for engines whose storage has no clock.
+    """
+
+    key: ThreadKey
+    messages: tuple[NewMessage, ...]
+    links: TurnLinks
+    append_id: str
+    expected_seq: int | None
+    retention: Retention
+    default_title: str | None
+    now_ms: int
+
+
+class ThreadChange(msgspec.Struct, frozen=True):
+    """What ``update_thread`` changes; ``metadata`` as JSON. ``None`` leaves a thing as it is."""
+
+    title: str | None
+    metadata: bytes | None
+    expected_revision: int | None
+
+
+class Engine(Store):
+    """Base of all engines.
+
+    Args:
+        retention: What this store forgets, unless an append says otherwise.
+        max_message_bytes: Larger payloads are refused with `LimitExceededError`.
+        clock: Seconds since 1970.
+        new_id: Makes append ids for appends that come without.
+    """
+
+    def __init__(
+        self,
+        *,
+        retention: Retention | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] | None = None,
+    ) -> None:
+        check_count(max_message_bytes, "max_message_bytes", least=1)
+        self.retention = _checked_retention(retention) or Retention()
+        self.max_message_bytes = max_message_bytes
+        self._clock = clock
+        self._new_id = new_id or append_ids()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Lock | None = None
+        self._is_open = False
+        self._is_closed = False
+        self._appends: Coalescer[AppendRequest, Appended] = Coalescer(self._append_translated)
+
+    @classmethod
+    @abstractmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """The store that a URL names. Does no I/O. Keyword options override those in the URL."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.location}>"
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        if self._is_open:
+            self._check_loop()
+            return
+        if self._is_closed:
+            raise ConfigurationError(f"This store ({self.location}) was closed: open a new one.")
+        if self._opening is None:
+            self._loop, self._opening = asyncio.get_running_loop(), asyncio.Lock()
+        self._check_loop()
+        async with self._opening:
+            if not self._is_open:
+                await self._translated(self._open())
+                self._is_open = True
+
+    async def aclose(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._is_open:
+            self._is_open = False
+            await self._appends.drain()
+            await self._translated(self._close())
+
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError(
+                "This store was opened in another event loop: open one store for each loop (one asyncio.run)."
+            )
+
+    # Messages
+
+    async def append(
+        self,
+        key: ThreadKey,
+        messages: Sequence[NewMessage],
+        *,
+        append_id: str | None = None,
+        expected_seq: int | None = None,
+        retention: Retention | None = None,
+        default_title: str | None = None,
+    ) -> Appended:
+        turn = self._checked_turn(_checked_key(key), messages)
+        check_count(expected_seq, "expected_seq", optional=True)
+        if append_id is not None:
+            check_identifier(append_id, "append_id")
+        request = AppendRequest(
+            key,
+            turn,
+            _links(turn),
+            append_id or self._new_id(),
+            expected_seq,
+            _checked_retention(retention) or self.retention,
+            _checked_title(default_title),
+            int(self._clock() * 1000),
+        )
+        await self._ready()
+        return await self._appends.submit(request)
+
+    async def read(
+        self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
+    ) -> MessagePage:
+        check_count(start, "start")
+        check_count(stop, "stop", optional=True)
+        check_count(limit, "limit", optional=True)
+        return await self._call(self._read(_checked_key(key), start, stop, limit))
+
+    async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
+        check_count(count, "count")
+        check_count(before, "before", optional=True)
+        return await self._call(self._read_last(_checked_key(key), count, before))
+
+    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
+        check_count(start, "start", optional=True)
+        check_count(stop, "stop", optional=True)
+        if start is None and stop is None:
+            raise ConfigurationError("truncate needs start (drop the head), stop (drop the tail), or both.")
+        return await self._call(self._truncate(_checked_key(key), start or 0, stop))
+
+    # Threads
+
+    async def get_thread(self, key: ThreadKey) -> Thread | None:
+        return await self._call(self._get_thread(_checked_key(key)))
+
+    async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
+        check_identifier(tenant, "tenant", may_be_empty=True)
+        check_count(limit, "limit", least=1)
+        after = None if cursor is None else _read_cursor(cursor, tenant)
+        limit = min(limit, MAX_PAGE)
+        threads = await self._call(self._list_threads(tenant, limit, after))
+        more = _cursor(tenant, threads[-1]) if len(threads) == limit else None
+        return Page(tuple(threads), more)
+
+    async def update_thread(
+        self,
+        key: ThreadKey,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        expected_revision: int | None = None,
+    ) -> Thread:
+        check_count(expected_revision, "expected_revision", optional=True)
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise InvalidMessageError("metadata must be a mapping with a JSON form.")
+        encoded = None if metadata is None else encode(dict(metadata))
+        _check_size(encoded, "metadata")
+        change = ThreadChange(_checked_title(title), encoded, expected_revision)
+        return await self._call(self._update_thread(_checked_key(key), change))
+
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        return await self._call(self._delete_thread(_checked_key(key)))
+
+    async def delete_tenant(self, tenant: str) -> int:
+        check_identifier(tenant, "tenant", may_be_empty=True)
+        return await self._call(self._delete_tenant(tenant))
+
+    # Documents
+
+    async def get_document(self, key: ThreadKey, name: str) -> Document | None:
+        check_identifier(name, "document name")
+        return await self._call(self._get_document(_checked_key(key), name))
+
+    async def put_document(
+        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
+    ) -> Document:
+        check_identifier(name, "document name")
+        check_count(expected_revision, "expected_revision", optional=True)
+        NewMessage(value)  # refuses what is not JSON
+        _check_size(value, "document")
+        return await self._call(self._put_document(_checked_key(key), name, value, expected_revision))
+
+    async def delete_document(self, key: ThreadKey, name: str) -> bool:
+        check_identifier(name, "document name")
+        return await self._call(self._delete_document(_checked_key(key), name))
+
+    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+        return await self._call(self._list_documents(_checked_key(key)))
+
+    # Shared
+
+    async def _ready(self) -> None:
+        if not self._is_open or self._loop is not asyncio.get_running_loop():
+            await self.open()
+
+    async def _call(self, hook: Coroutine[Any, Any, T]) -> T:
+        try:
+            await self._ready()
+        except BaseException:
+            hook.close()
+            raise
+        return await self._translated(hook)
+
+    async def _translated(self, hook: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await hook
+        except EverthreadError:
+            raise
+        except Exception as error:
+            translated = self._translate(error)
+            if translated is None:
+                raise
+            raise translated from None
+
+    async def _append_translated(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
+        return await self._translated(self._append_many(batch))
+
+    def _checked_turn(self, key: ThreadKey, messages: Sequence[NewMessage]) -> tuple[NewMessage, ...]:
+        turn = tuple(messages)
+        if not turn:
+            raise InvalidMessageError(f"There is nothing to append to {key}: give at least one message.")
+        if len(turn) > MAX_TURN_MESSAGES:
+            raise LimitExceededError(
+                f"A turn of {len(turn):,} messages for {key}: at most {MAX_TURN_MESSAGES:,} go into one append.",
+                len(turn),
+                MAX_TURN_MESSAGES,
+            )
+        for message in turn:
+            if not isinstance(message, NewMessage):
+                raise InvalidMessageError(
+                    f"append takes NewMessage, not {type(message).__name__}: see everthread.new_message."
+                )
+            if len(message.payload) > self.max_message_bytes:
+                raise LimitExceededError(
+                    f"A message of {len(message.payload):,} bytes for {key}: this store takes at most "
+                    f"{self.max_message_bytes:,} (setting max_message_bytes). Keep large media elsewhere.",
+                    len(message.payload),
+                    self.max_message_bytes,
+                )
+        return turn
+
+    # The hooks of an engine
+
+    @abstractmethod
+    async def _open(self) -> None: ...
+
+    @abstractmethod
+    async def _close(self) -> None: ...
+
+    @abstractmethod
+    def _translate(self, error: Exception) -> EverthreadError | None:
+        """The typed error for a driver's exception, or ``None`` for a bug, which stays as it is."""
+
+    @abstractmethod
+    async def _append_many(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
+        """Carries out appends together; each succeeds or fails by itself, in order."""
+
+    @abstractmethod
+    async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage: ...
+
+    @abstractmethod
+    async def _read_last(self, key: ThreadKey, count: int, before: int | None) -> MessagePage: ...
+
+    @abstractmethod
+    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated: ...
+
+    @abstractmethod
+    async def _get_thread(self, key: ThreadKey) -> Thread | None: ...
+
+    @abstractmethod
+    async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Sequence[Thread]:
+        """Threads in descending order of (updated_ms, thread_id as UTF-8), below ``after``."""
+
+    @abstractmethod
+    async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread: ...
+
+    @abstractmethod
+    async def _delete_thread(self, key: ThreadKey) -> bool: ...
+
+    @abstractmethod
+    async def _delete_tenant(self, tenant: str) -> int: ...
+
+    @abstractmethod
+    async def _get_document(self, key: ThreadKey, name: str) -> Document | None: ...
+
+    @abstractmethod
+    async def _put_document(
+        self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None
+    ) -> Document: ...
+
+    @abstractmethod
+    async def _delete_document(self, key: ThreadKey, name: str) -> bool: ...
+
+    @abstractmethod
+    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]: ...
+
+
+def append_ids() -> Callable[[], str]:
+    """A maker of ids that are unique across processes: random once, then counted (4 × faster than uuid4)."""
+    start, counter = os.urandom(9), itertools.count()
+    # Thread ids of forks differ although they share the random part.
+    prefix = base64.urlsafe_b64encode(start).decode()
+    return lambda: f"{prefix}{os.getpid():x}-{next(counter):x}"
+
+
+def _links(turn: Sequence[NewMessage]) -> TurnLinks:
+    if not any(message.calls or message.results for message in turn):
+        return NO_LINKS
+    return links_of((message.calls, message.results) for message in turn)
+
+
+def _checked_key(key: ThreadKey) -> ThreadKey:
+    if not isinstance(key, ThreadKey):
+        raise InvalidIdentifierError(f"A thread is named by ThreadKey(thread_id, tenant), not {type(key).__name__}.")
+    return key
+
+
+def _checked_retention(retention: Retention | None) -> Retention | None:
+    if retention is not None and not isinstance(retention, Retention):
+        raise ConfigurationError(f"retention must be a Retention, not {type(retention).__name__}.")
+    return retention
+
+
+def _checked_title(title: str | None) -> str | None:
+    if title is None:
+        return None
+    if not isinstance(title, str):
+        raise InvalidMessageError(f"title must be a str, not {type(title).__name__}.")
+    if len(title) > MAX_TITLE_CHARACTERS:
+        raise LimitExceededError(
+            f"A title of {len(title):,} characters: at most {MAX_TITLE_CHARACTERS:,}.", len(title), MAX_TITLE_CHARACTERS
+        )
+    encode(title)  # refuses lone surrogates
+    return title
+
+
+def _check_size(value: bytes | None, what: str) -> None:
+    if value is not None and len(value) > MAX_DOCUMENT_BYTES:
+        raise LimitExceededError(
+            f"A {what} of {len(value):,} bytes: at most {MAX_DOCUMENT_BYTES:,}.", len(value), MAX_DOCUMENT_BYTES
+        )
+
+
+def _cursor(tenant: str, last: Thread) -> str:
+    data = msgspec.json.encode((tenant, last.updated_ms, last.key.thread_id))
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, tenant: str) -> tuple[int, str]:
+    try:
+        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        of, updated_ms, thread_id = msgspec.json.decode(data, type=tuple[str, int, str])
+    except (msgspec.MsgspecError, binascii.Error, ValueError, TypeError):
+        raise ConfigurationError("This is not a cursor that list_threads gave: start again without one.") from None
+    if of != tenant:
+        raise ConfigurationError("This cursor is of another tenant's listing: start again without one.")
+    return updated_ms, thread_id

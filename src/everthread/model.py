@@ -1,0 +1,314 @@
+"""The nouns of everthread: frozen values that know their own rules. No I/O, no engine, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar, overload
+
+import msgspec
+
+from everthread.errors import ConfigurationError, InvalidIdentifierError, InvalidMessageError
+
+MAX_IDENTIFIER_BYTES = 512
+"""Longest thread id, tenant, append id or document name, in bytes of UTF-8.
+
+Object stores allow keys of 1,024 bytes and Cosmos DB ids of 1,023; escaping needs room.
+"""
+
+MAX_SEQ = 2**53 - 1
+"""Highest position: the integers that Lua numbers and JSON readers keep exactly."""
+
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
+
+
+def check_identifier(value: object, what: str, *, may_be_empty: bool = False) -> str:
+    """Returns ``value`` if it can name something.
+
+    Raises:
+        InvalidIdentifierError: Not a string, empty, longer than `MAX_IDENTIFIER_BYTES`, or with a
+            lone surrogate (which has no UTF-8 form).
+    """
+    if not isinstance(value, str):
+        raise InvalidIdentifierError(f"{what} must be a str, not {type(value).__name__}.")
+    if not value and not may_be_empty:
+        raise InvalidIdentifierError(f"{what} is empty: give each conversation an id of its own.")
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidIdentifierError(f"{what} holds a lone surrogate, which has no UTF-8 form.") from None
+    if size > MAX_IDENTIFIER_BYTES:
+        raise InvalidIdentifierError(
+            f"{what} has {size:,} bytes of UTF-8; at most {MAX_IDENTIFIER_BYTES} are allowed. Hash long ids first."
+        )
+    return value
+
+
+class ThreadKey(msgspec.Struct, frozen=True, order=True):
+    """Names one thread: ``thread_id`` within ``tenant``.
+
+    Any text is allowed, separators and control characters included; no two different keys ever
+    reach the same data.
+
+    Raises:
+        InvalidIdentifierError: See `check_identifier`. An empty ``thread_id`` is refused; the empty
+            ``tenant`` is the default tenant.
+    """
+
+    thread_id: str
+    tenant: str = ""
+
+    def __post_init__(self) -> None:
+        check_identifier(self.thread_id, "thread_id")
+        check_identifier(self.tenant, "tenant", may_be_empty=True)
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r}" + (f" of tenant {self.tenant!r}" if self.tenant else "")
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    """A message to append.
+
+    Most callers let `everthread.codec.new_message` or an adapter make it.
+
+    Attributes:
+        payload: The framework's own JSON, as UTF-8. Stored byte for byte.
+        format: Which codec reads the payload, e.g. ``"agent-framework"``.
+        calls: Ids of the tool calls that this message makes.
+        results: Ids of the tool calls that this message answers. With ``calls`` it tells the store
+            where a thread may be cut.
+        created_at: When the message was made; ``None`` takes the store's time. For imports.
+
+    Raises:
+        InvalidMessageError: The payload is not one JSON value in UTF-8. ``NaN`` and ``Infinity``
+            are not JSON; lone surrogates (also escaped ones) are not text.
+    """
+
+    payload: bytes
+    format: str = "json"
+    calls: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    created_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        payload = self.payload
+        if type(payload) is not bytes:
+            raise InvalidMessageError(f"payload must be bytes of JSON, not {type(payload).__name__}.")
+        try:
+            _raw.decode(payload)
+            if not payload.isascii():
+                payload.decode()
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidMessageError(f"payload is not JSON in UTF-8: {_without_content(error)}") from None
+
+    def __repr__(self) -> str:
+        return f"NewMessage({len(self.payload)} bytes, format={self.format!r})"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A stored message.
+
+    Attributes:
+        seq: Its position in the thread: never reused, not changed by trimming.
+        payload: The bytes that were appended.
+        format: Which codec reads the payload.
+        created_ms: When it was stored, in milliseconds since 1970; ``None`` where another program
+            wrote it and the time is not known.
+        turn: The position of the first message of its turn (what one append wrote).
+    """
+
+    seq: int
+    payload: bytes
+    format: str
+    created_ms: int | None
+    turn: int
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was stored, in UTC."""
+        return None if self.created_ms is None else from_milliseconds(self.created_ms)
+
+    def __repr__(self) -> str:
+        return f"Message(seq={self.seq}, {len(self.payload)} bytes, format={self.format!r})"
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """What an append did.
+
+    Attributes:
+        first_seq: Position of the turn's first message.
+        next_seq: Position after the turn's last message.
+        replayed: True if this ``append_id`` had been stored before and nothing was written now.
+    """
+
+    first_seq: int
+    next_seq: int
+    replayed: bool = False
+
+
+class Truncated(msgspec.Struct, frozen=True):
+    """What a truncate did: how many messages went, and which positions remain."""
+
+    removed: int
+    head_seq: int
+    next_seq: int
+
+
+class MessagePage(msgspec.Struct, frozen=True):
+    """A run of messages in ascending order of position; behaves as a sequence.
+
+    Attributes:
+        messages: What was asked for.
+        head_seq: The thread's oldest kept position (equal to ``next_seq`` when it keeps none).
+        next_seq: The position that the thread's next message will get.
+    """
+
+    messages: tuple[Message, ...]
+    head_seq: int
+    next_seq: int
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        return self.messages[index]
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """What the store knows of a thread without reading its messages.
+
+    Attributes:
+        count: How many messages are kept.
+        size: Their payloads' total size in bytes.
+        updated_ms: The last append or truncate (activity), in milliseconds since 1970.
+        revision: Counts the changes of title and metadata made by ``update_thread``.
+        expires_ms: When the whole thread will be forgotten, or ``None``.
+    """
+
+    key: ThreadKey
+    head_seq: int
+    next_seq: int
+    count: int
+    size: int
+    created_ms: int
+    updated_ms: int
+    title: str | None = None
+    metadata: Mapping[str, object] = {}
+    revision: int = 0
+    expires_ms: int | None = None
+
+    @property
+    def created_at(self) -> datetime:
+        """When the thread was begun, in UTC."""
+        return from_milliseconds(self.created_ms)
+
+    @property
+    def updated_at(self) -> datetime:
+        """The last activity, in UTC."""
+        return from_milliseconds(self.updated_ms)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the whole thread will be forgotten, in UTC, or ``None``."""
+        return None if self.expires_ms is None else from_milliseconds(self.expires_ms)
+
+    def __repr__(self) -> str:
+        # Without title and metadata: both may quote the conversation, and reprs end up in logs.
+        return f"Thread({self.key}, count={self.count}, head_seq={self.head_seq}, next_seq={self.next_seq})"
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A small JSON value kept beside a thread: a session snapshot, a summary, a checkpoint.
+
+    Attributes:
+        value: JSON as UTF-8, byte for byte as it was put.
+        revision: 1 after the first put, then one more for each.
+    """
+
+    name: str
+    value: bytes
+    revision: int
+    updated_ms: int
+
+    def __repr__(self) -> str:
+        return f"Document({self.name!r}, {len(self.value)} bytes, revision={self.revision})"
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """A part of a list. ``cursor`` asks for the next part; ``None`` means that this was the last."""
+
+    items: tuple[T, ...]
+    cursor: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """What the store may forget, applied in the same atomic step as each append.
+
+    Attributes:
+        max_messages: Keep at most so many of the newest messages. Fewer are kept where a tool
+            result would otherwise stand at the head without its call. 0 keeps nothing.
+        expire_after: Forget the whole thread when nothing has been appended for so long.
+
+    Raises:
+        ConfigurationError: A negative or non-integer ``max_messages``; an ``expire_after`` of less
+            than a millisecond.
+    """
+
+    max_messages: int | None = None
+    expire_after: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.max_messages, "max_messages", optional=True)
+        expire = self.expire_after
+        if expire is not None and (not isinstance(expire, timedelta) or expire < timedelta(milliseconds=1)):
+            raise ConfigurationError("expire_after must be a timedelta of at least a millisecond.")
+
+    @property
+    def expire_ms(self) -> int | None:
+        """``expire_after`` in whole milliseconds."""
+        return None if self.expire_after is None else self.expire_after // timedelta(milliseconds=1)
+
+
+def check_count(value: object, what: str, *, optional: bool = False, least: int = 0) -> None:
+    """Refuses anything but a whole number from ``least`` to `MAX_SEQ` (or ``None`` if optional).
+
+    Raises:
+        ConfigurationError: Says what was given and what is allowed.
+    """
+    if value is None and optional:
+        return
+    if type(value) is not int or not least <= value <= MAX_SEQ:
+        shown = value if isinstance(value, int) else type(value).__name__
+        raise ConfigurationError(f"{what} must be a whole number of at least {least}, not {shown}.")
+
+
+def from_milliseconds(value: int) -> datetime:
+    """Milliseconds since 1970 as a datetime in UTC."""
+    return _EPOCH + timedelta(milliseconds=value)
+
+
+def to_milliseconds(value: datetime) -> int:
+    """A datetime (UTC where it names no zone) as milliseconds since 1970."""
+    aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _without_content(error: Exception) -> str:
+    # A UnicodeDecodeError's text quotes bytes of the message, and content stays out of errors.
+    return error.reason if isinstance(error, UnicodeDecodeError) else str(error)

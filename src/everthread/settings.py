@@ -1,0 +1,129 @@
+"""Store URLs and their options → validated settings. Secrets are masked before anybody sees them.
+
+Drivers parse their own URLs; only the options that are everthread's are taken out of the query first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from everthread.errors import ConfigurationError
+from everthread.model import Retention
+
+_SECRET_NAME = re.compile(r"pass|secret|token|key$|credential|sig$|pwd", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def scheme_of(url: str) -> str:
+    """The URL's scheme in lower case.
+
+    Raises:
+        ConfigurationError: There is none. A one-letter scheme is taken for a Windows drive.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"A store is named by a URL, not by {type(url).__name__}.")
+    found = _SCHEME.match(url)
+    if found is None or len(found[0]) == 2:
+        raise ConfigurationError(
+            "A store is named by a URL such as sqlite:///threads.db or redis://localhost:6379/0; this has no scheme."
+        )
+    return found[0][:-1].lower()
+
+
+def mask_url(url: str) -> str:
+    """The URL with every password and secret option replaced by ``***``."""
+    head, mark, query = url.partition("?")
+    # The user part ends at the last "@" before the path, since passwords may hold unescaped ones.
+    scheme, slashes, rest = head.partition("://")
+    if slashes:
+        authority, slash, path = rest.partition("/")
+        if "@" not in authority and "@" in path:
+            # A "/" stood unescaped in the password: mask more rather than less.
+            authority, slash, path = rest.rpartition("@")[0] + "@" + rest.rpartition("@")[2], "", ""
+        user, at, host = authority.rpartition("@")
+        name, colon, _ = user.partition(":")
+        masked = f"{name}:***" if colon else user
+        head = f"{scheme}://{masked}{at}{host}{slash}{path}"
+    if not mark:
+        return head
+    return head + "?" + "&".join(_mask_option(option) for option in query.split("&"))
+
+
+def _mask_option(option: str) -> str:
+    name, equals, _ = option.partition("=")
+    return f"{name}=***" if equals and _SECRET_NAME.search(name) else option
+
+
+def take_options(url: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+    """Takes everthread's own options out of a URL's query; the rest stays for the driver, in order.
+
+    Args:
+        known: A parser for each option's text; it raises ``ValueError`` for what it refuses.
+
+    Raises:
+        ConfigurationError: An option's value is refused, or an option is given twice.
+    """
+    head, mark, query = url.partition("?")
+    if not mark:
+        return url, {}
+    taken: dict[str, Any] = {}
+    left: list[tuple[str, str]] = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            left.append((name, text))
+        elif name in taken:
+            raise ConfigurationError(f"The option {name} is given twice in the URL.")
+        else:
+            taken[name] = _parsed(name, text, known[name])
+    return head + ("?" + urlencode(left) if left else ""), taken
+
+
+def engine_options(
+    url: str, overrides: Mapping[str, Any], own: Mapping[str, Callable[[str], Any]] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The options that every engine takes from its URL, and those of its own, with keyword overrides.
+
+    In a URL: ``max_messages`` (count), ``expire_after`` (seconds), ``max_message_bytes``.
+
+    Args:
+        url: The store's URL.
+        overrides: Keyword arguments given beside the URL; they win.
+        own: Parsers for the options that only this engine has.
+
+    Returns:
+        The URL for the driver, and keyword arguments for the engine's constructor.
+    """
+    shared: dict[str, Callable[[str], Any]] = {
+        "max_messages": int,
+        "expire_after": lambda text: timedelta(seconds=float(text)),
+        "max_message_bytes": int,
+    }
+    rest, settings = take_options(url, {**shared, **(own or {})})
+    limits = {name: settings.pop(name) for name in ("max_messages", "expire_after") if name in settings}
+    if limits:
+        settings["retention"] = Retention(**limits)
+    settings.update({name: value for name, value in overrides.items() if value is not None})
+    return rest, settings
+
+
+def flag(text: str) -> bool:
+    """An on/off option's text."""
+    lowered = text.strip().lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("use true or false")
+
+
+def _parsed(name: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ConfigurationError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise ConfigurationError(f"The option {name} in the URL has a wrong value: {error}") from None

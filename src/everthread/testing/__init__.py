@@ -1,0 +1,1 @@
+"""The conformance kit: holds any engine to the guarantees of `everthread.contract`."""

@@ -1,0 +1,1 @@
+"""A Store around a Store: the same contract with something added."""
