@@ -24,7 +24,7 @@ check: $(VENV)/.dev ## Lint, check formatting, types and the direction of import
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## Measure append, read and whole turns against a bare driver in the same run
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH_OPTIONS)
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix .

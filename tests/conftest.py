@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,34 @@ import pytest
 from tests.servers import Server, redis_server
 
 _prefixes = itertools.count()
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped.append(f"{report.nodeid}: skipped while it was collected")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped and os.environ.get("CI"):
+        # What nobody sees protects nobody: CI has all it needs, so there a skip is a failure.
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _skipped:
+        terminalreporter.write_line("Nothing was skipped.")
+        return
+    verdict = "a failure, because CI is set" if os.environ.get("CI") else "allowed here, a failure in CI"
+    terminalreporter.section(f"{len(_skipped)} skipped ({verdict})")
+    for line in _skipped:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])
