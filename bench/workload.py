@@ -1,0 +1,170 @@
+"""What is measured, and what a contender has to offer. No engine, no driver.
+
+A module of contenders (``bench/sqlite.py``, ``bench/redis.py``) offers ``groups()``: a context
+manager that starts what they need and yields a sequence of `Group`. Contenders of one group are
+measured in turns, so that a noise on the machine meets them alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+Value = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Messages that are appended together: as a framework's dictionaries, and encoded beforehand for bare drivers."""
+
+    values: tuple[Value, ...]
+    payloads: tuple[bytes, ...]
+
+
+class Contender(Protocol):
+    """An open store of some kind, however it is made. Threads are named by any text."""
+
+    async def append(self, thread: str, turn: Turn) -> object:
+        """Appends; durable to its own standard when it returns. Makers of ours start from ``values``."""
+        ...
+
+    async def read_last(self, thread: str, count: int) -> Sequence[object]:
+        """The newest messages, oldest first, as this contender hands them out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """Contenders that stand on the same ground.
+
+    Attributes:
+        name: What they stand on, e.g. ``"SQLite, synchronous=FULL"``.
+        contenders: How to open each, by name, on an empty place; the first is the bare driver.
+    """
+
+    name: str
+    contenders: dict[str, Callable[[], AbstractAsyncContextManager[Contender]]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    samples: int = 300
+    long_thread: int = 20_000
+    clients: int = 64
+    turns_per_client: int = 40
+    rounds: int = 5
+
+
+QUICK = Scale(samples=40, long_thread=2_000, turns_per_client=8, rounds=2)
+FULL = Scale()
+
+
+@dataclass
+class Result:
+    """One contender's medians: microseconds, and turns a second for the clients."""
+
+    times: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+
+    def add(self, column: str, value: float) -> None:
+        self.times.setdefault(column, []).append(value)
+
+    def median(self, column: str) -> float:
+        return statistics.median(self.times[column])
+
+
+def turn(number: int) -> Turn:
+    """One turn of 4 messages: 200 B from the user, a tool call, a 2 kB result, an answer of 800 B."""
+    call_id = f"call_{number:08x}"
+    values = (
+        _message("user", {"type": "text", "text": _text(200, number)}),
+        _message(
+            "assistant",
+            {"type": "function_call", "call_id": call_id, "name": "search_flights", "arguments": '{"to":"Rome"}'},
+        ),
+        _message("tool", {"type": "function_result", "call_id": call_id, "result": _text(2000, number)}),
+        _message("assistant", {"type": "text", "text": _text(800, number)}),
+    )
+    return Turn(values, tuple(map(msgspec.json.encode, values)))
+
+
+def _message(role: str, content: Value) -> Value:
+    return {"type": "message", "role": role, "contents": [content], "additional_properties": {}}
+
+
+def _text(length: int, number: int) -> str:
+    words = f"turn {number}: the train to Ostia leaves the station Porta San Paolo every fifteen minutes, "
+    return (words * (length // len(words) + 1))[:length]
+
+
+async def measure(group: Group, scale: Scale) -> dict[str, Result]:
+    """Opens all contenders of a group and measures them in turns."""
+    async with AsyncExitStack() as stack:
+        opened = {name: await stack.enter_async_context(make()) for name, make in group.contenders.items()}
+        results = {name: Result() for name in opened}
+        for contender in opened.values():
+            await _fill(contender, "long", scale.long_thread)
+            await _fill(contender, "warm", 200)
+        long = scale.long_thread
+        numbers = itertools.count()
+        await _in_turns(opened, results, scale, "append at 0", lambda c, n: c.append(f"new {n}", turn(n)))
+        await _in_turns(opened, results, scale, f"append at {long:,}", lambda c, n: c.append("long", turn(n)))
+        await _in_turns(opened, results, scale, "last 20", lambda c, _: c.read_last("long", 20))
+        await _in_turns(opened, results, scale, "whole turn", _whole_turn)
+        for _ in range(scale.rounds):
+            for name, contender in opened.items():
+                rate = await _clients(contender, scale, next(numbers))
+                results[name].add(f"{scale.clients} clients, turns/s", rate)
+    return results
+
+
+async def _whole_turn(contender: Contender, number: int) -> None:
+    """What an agent's run costs: load at most 200 messages, append a turn."""
+    await contender.read_last("warm", 200)
+    await contender.append("warm", turn(number))
+
+
+async def _in_turns(
+    opened: dict[str, Contender],
+    results: dict[str, Result],
+    scale: Scale,
+    column: str,
+    action: Callable[[Contender, int], Awaitable[object]],
+    *,
+    block: int = 10,
+) -> None:
+    for start in range(0, scale.samples, block):
+        for name, contender in opened.items():
+            for number in range(start, start + block):
+                begun = time.perf_counter()
+                await action(contender, number)
+                results[name].add(column, (time.perf_counter() - begun) * 1e6)
+
+
+async def _clients(contender: Contender, scale: Scale, round_number: int) -> float:
+    """Turns a second that as many clients get done, each in a thread of its own, one turn after the other."""
+    turns = [turn(number) for number in range(scale.turns_per_client)]
+
+    async def client(number: int) -> None:
+        for each in turns:
+            await contender.append(f"client {round_number} {number}", each)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(client(number) for number in range(scale.clients)))
+    return scale.clients * scale.turns_per_client / (time.perf_counter() - begun)
+
+
+async def _fill(contender: Contender, thread: str, messages: int) -> None:
+    for start in range(0, messages, 400):
+        several = [turn(number) for number in range(start, min(start + 400, messages), 4)]
+        values = tuple(value for each in several for value in each.values)
+        await contender.append(thread, Turn(values, tuple(p for each in several for p in each.payloads)))
