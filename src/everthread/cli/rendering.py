@@ -1,0 +1,229 @@
+"""Threads and messages as text for people. No I/O: everything here takes values and returns lines.
+
+What is stored is not trusted: control characters in it never reach the terminal as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from rich.cells import cell_len, chop_cells
+from rich.text import Text
+
+from everthread import codec
+from everthread.codec import Media, View
+from everthread.errors import CorruptRecordError
+from everthread.model import Message, Thread
+
+MENU = (
+    ("1", "send a message"),
+    ("2", "show this thread's history"),
+    ("3", "load a saved thread and go on"),
+    ("4", "start a fresh thread"),
+    ("0", "exit"),
+)
+INDENT = "  "
+LONGEST_TOOL_TEXT = 400
+"""Tool calls and results are shortened to so many characters in a transcript; texts never are."""
+
+_STYLES = {"user": "bold cyan", "assistant": "bold green", "tool": "bold yellow", "system": "bold magenta"}
+_CONTROLS = (
+    {code: 0x2400 + code for code in range(0x20)}
+    | {0x7F: 0x2421}
+    | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
+)
+del _CONTROLS[0x09], _CONTROLS[0x0A]
+_WORDS = re.compile(r"\n|[^\S\n]+|\S+")
+
+
+def sanitise(text: str) -> str:
+    """The text with every control character but tab and newline made visible, so that a terminal obeys none."""
+    return text.replace("\r\n", "\n").translate(_CONTROLS)
+
+
+def one_line(text: str, longest: int) -> str:
+    """One sanitised line of at most ``longest`` characters."""
+    return codec.shorten(sanitise(text), longest)
+
+
+class WordWrap:
+    """Breaks text into lines at spaces while it arrives piece by piece.
+
+    Args:
+        width: Columns of the terminal; ``None`` breaks nothing.
+        indent: Stands before every line.
+        column: Columns that are already taken in the first line.
+    """
+
+    def __init__(self, width: int | None, indent: str = "", column: int = 0) -> None:
+        self._width = None if width is None else max(width, len(indent) + 8)
+        self._indent = indent
+        self._column = column
+        self._gap = self._word = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be printed now; an unfinished word waits for its end."""
+        done: list[str] = []
+        for part in _WORDS.findall(piece):
+            if not part.isspace():
+                self._word += part
+                continue
+            done.append(self.end())
+            if part == "\n":
+                done.append("\n")
+                self._column, self._gap = 0, ""
+            else:
+                self._gap += part
+        return "".join(done)
+
+    def end(self) -> str:
+        """The word that still waits."""
+        if not self._word:
+            return ""
+        word, gap, self._word, self._gap = self._word, self._gap, "", ""
+        if self._column == 0:
+            gap = self._indent + gap
+        elif self._width is not None and self._column + cell_len(gap + word) > self._width:
+            gap, self._column = "\n" + self._indent, 0
+        return gap + self._place(word, self._column + cell_len(gap.lstrip("\n")))
+
+    def _place(self, word: str, column: int) -> str:
+        if self._width is None or column + cell_len(word) <= self._width:
+            self._column = column + cell_len(word)
+            return word
+        # Longer than a line: broken anywhere.
+        parts = chop_cells(word, self._width - len(self._indent))
+        self._column = len(self._indent) + cell_len(parts[-1])
+        return ("\n" + self._indent).join(parts)
+
+
+def wrapped(text: str, width: int | None, indent: str = "") -> str:
+    """The whole text, broken into lines that fit."""
+    wrap = WordWrap(width, indent)
+    return wrap.feed(text) + wrap.end()
+
+
+# Messages
+
+
+def transcript(messages: Iterable[Message], *, now: datetime, width: int | None = None) -> Iterator[Text]:
+    """A heading and the content of each message, in order. A record that cannot be decoded is shown as such."""
+    for message in messages:
+        yield from message_lines(message, now=now, width=width)
+
+
+def message_lines(message: Message, *, now: datetime, width: int | None = None) -> Iterator[Text]:
+    """Role and time of a message, and below it its text, media, tool calls and results.
+
+    Args:
+        now: In the time zone in which times are to be shown.
+        width: Columns of the terminal; ``None`` breaks no lines.
+    """
+    try:
+        seen = codec.view(message)
+    except CorruptRecordError:
+        yield _heading("unreadable", message, now)
+        yield Text(f"{INDENT}(the record at position {message.seq} is not JSON)", style="red")
+        return
+    yield _heading(seen.role or "message", message, now)
+    for part in content_lines(seen):
+        yield Text(wrapped(part, width, INDENT))
+
+
+def content_lines(seen: View) -> Iterator[str]:
+    """The parts of a message in words, sanitised: text, media, tool calls, tool results."""
+    if seen.text:
+        yield sanitise(seen.text)
+    yield from (_media(media) for media in seen.media)
+    for call in seen.calls:
+        yield f"→ {one_line(call.name, 80)} {one_line(call.arguments, LONGEST_TOOL_TEXT)}".rstrip()
+    for result in seen.results:
+        yield f"← {one_line(result.text, LONGEST_TOOL_TEXT) or '(nothing)'}"
+    if not (seen.text or seen.media or seen.calls or seen.results):
+        yield "(no text)"
+
+
+def _heading(role: str, message: Message, now: datetime) -> Text:
+    shown = one_line(role, 20)
+    when = message.created_at
+    heading = Text(shown, style=_STYLES.get(role, "bold"))
+    return heading.append("  " + ("time not known" if when is None else time_of(when, now)), style="not bold dim")
+
+
+def _media(media: Media) -> str:
+    family, _, _ = media.media_type.partition("/")
+    kind = family if family in {"image", "audio", "video"} else f"file {media.media_type}".rstrip()
+    if media.size is not None:
+        return f"<{one_line(kind, 60)} {file_size(media.size)}>"
+    return f"<{one_line(kind, 60)} at {one_line(media.uri, 200)}>"
+
+
+def file_size(size: int) -> str:
+    """A number of bytes as people write it: ``34 kB``."""
+    if size < 1000:
+        return f"{size} B"
+    if size < 999_500:
+        return f"{size / 1000:.0f} kB"
+    return f"{size / 1_000_000:.1f} MB"
+
+
+# Times
+
+
+def time_of(when: datetime, now: datetime) -> str:
+    """The time, with the date unless it is today's, in the time zone of ``now``."""
+    local = when.astimezone(now.tzinfo)
+    return f"{local:%H:%M}" if local.date() == now.date() else f"{local:%Y-%m-%d %H:%M}"
+
+
+def ago(when: datetime, now: datetime) -> str:
+    """How long ago, in words; a time in the future (another machine's clock) is ``just now``."""
+    passed = now - when
+    if passed < timedelta(seconds=10):
+        return "just now"
+    if passed >= timedelta(days=60):
+        return f"on {when.astimezone(now.tzinfo):%Y-%m-%d}"
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count = int(passed.total_seconds() // length)
+        if count:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
+
+
+# Threads
+
+
+def thread_line(
+    number: int, thread: Thread, title: str | None, *, now: datetime, width: int | None, current: bool = False
+) -> Text:
+    """A thread in a list: number, title, message count, last activity; in two lines where one is too narrow."""
+    plural = "" if thread.count == 1 else "s"
+    facts = f"{thread.count} message{plural}, {ago(thread.updated_at, now)}" + (", this one" if current else "")
+    name = one_line(title or thread.key.thread_id, 60 if width is None else max(width - 6, 10))
+    line = Text(f"{number:>3}  ", style="bold").append(name, style="not bold")
+    fits = width is None or line.cell_len + 2 + len(facts) <= width
+    return line.append(("  " if fits else "\n     ") + facts, style="not bold dim")
+
+
+def heading_lines(facts: Sequence[tuple[str, str]], width: int | None) -> Iterator[Text]:
+    """Names and values, one under the other, the values aligned and broken at the width."""
+    margin = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
+        lines = wrapped(sanitise(value), None if width is None else width - margin).split("\n")
+        for index, line in enumerate(lines):
+            yield Text(("" if index else name).ljust(margin), style="dim").append(line, style="not dim")
+
+
+def menu_lines(width: int | None = None) -> list[str]:
+    """The menu, in one line where it fits and otherwise in lines of whole choices."""
+    lines = [""]
+    for key, label in MENU:
+        choice = f"[{key}] {label}"
+        longer = f"{lines[-1]}  {choice}" if lines[-1] else choice
+        if lines[-1] and width is not None and len(longer) > width:
+            lines.append(choice)
+        else:
+            lines[-1] = longer
+    return lines
