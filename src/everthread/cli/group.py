@@ -1,0 +1,48 @@
+"""The root command. Each command lives in a module of its own, which is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from everthread import __version__
+from everthread.errors import EverthreadError
+
+COMMANDS = {"chat": "everthread.cli.chat"}
+"""Each command's name and the module that holds it, as an object of the command's name.
+
+Such a module imports nothing heavy at its top, since ``--help`` loads them all.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are found in `COMMANDS`; errors that users can mend end as one line, not a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        return None if module is None else getattr(import_module(module), cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EverthreadError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  everthread chat                                   on a SQLite file in your data folder
+  everthread chat --store redis://localhost:6379/0
+  everthread chat --help""",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="everthread")
+def everthread() -> None:
+    """Conversations of AI agents that outlive the process."""
