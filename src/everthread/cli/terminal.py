@@ -1,0 +1,218 @@
+"""The user's side of the interactive client: lines in, text out, and Ctrl-C. Knows nothing of threads.
+
+Three situations: a terminal (line editing, colours, a menu below the prompt), a pipe or file as
+input (plain lines, no prompts), and output that is not a terminal (no colours, no broken lines).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from everthread.cli.rendering import WordWrap, sanitise
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+
+NARROWEST = 20
+
+
+class Leave(Exception):  # noqa: N818 - the user's wish, not a failure
+    """The user wants to leave: the end of the input, or Ctrl-C at the prompt.
+
+    Attributes:
+        interrupted: Whether it was Ctrl-C.
+    """
+
+    def __init__(self, *, interrupted: bool) -> None:
+        super().__init__()
+        self.interrupted = interrupted
+
+
+class Terminal:
+    """Reads lines and shows text.
+
+    Args:
+        toolbar: Lines to show below the main prompt, for a number of columns.
+    """
+
+    def __init__(self, toolbar: Callable[[int], Sequence[str]]) -> None:
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            # Text that a legacy encoding lacks becomes a question mark, not a crash.
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        self.is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        self._out = Console(highlight=False, markup=False, emoji=False)
+        self._err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._toolbar = toolbar
+        self._interrupts = _Interrupts()
+        self._session: PromptSession[str] | None = self._prompt_session() if self.is_interactive else None
+
+    @property
+    def width(self) -> int | None:
+        """Columns for text; ``None`` where lines are not to be broken."""
+        return max(self._out.width - 1, NARROWEST) if self._out.is_terminal else None
+
+    # Input
+
+    async def ask(self, prompt: str, *, default: str = "", with_toolbar: bool = False) -> str:
+        """A line from the user, without white space at its ends.
+
+        Args:
+            default: Stands in the line already, to be edited or sent (in a terminal only).
+
+        Raises:
+            Leave: The end of the input; Ctrl-C on an empty line (otherwise it clears the line).
+        """
+        with self._interrupts.asking(blocking=self._session is None):
+            if self._session is None:
+                line = self._read_line()
+            else:
+                line = await self._edit_line(self._session, prompt, default, with_toolbar)
+        # What the terminal could not decode has no UTF-8 form, and could not be stored.
+        return line.encode(errors="replace").decode().strip()
+
+    def _read_line(self) -> str:
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            raise Leave(interrupted=True) from None
+        if not line:
+            raise Leave(interrupted=False)
+        return line
+
+    async def _edit_line(self, session: PromptSession[str], prompt: str, default: str, with_toolbar: bool) -> str:
+        while True:
+            try:
+                return await session.prompt_async(
+                    [("class:you", f"{prompt}> ")],
+                    default=default,
+                    bottom_toolbar=self._toolbar_text if with_toolbar else None,
+                    handle_sigint=False,
+                )
+            except EOFError:
+                raise Leave(interrupted=False) from None
+            except KeyboardInterrupt:
+                if not session.default_buffer.text:
+                    raise Leave(interrupted=True) from None
+                default = ""
+
+    def _toolbar_text(self) -> str:
+        return "\n".join(self._toolbar(self.width or NARROWEST))
+
+    def _prompt_session(self) -> PromptSession[str]:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import InMemoryHistory
+        from prompt_toolkit.styles import Style
+
+        # What was typed is recalled within this run only: a history file would be a second copy of conversations.
+        plain = bool(os.environ.get("NO_COLOR"))
+        style = {"you": "bold" if plain else "bold ansicyan", "bottom-toolbar": "noreverse", "bottom-toolbar.text": ""}
+        return PromptSession(history=InMemoryHistory(), style=Style.from_dict(style))
+
+    # Output
+
+    def show(self, *lines: Text | str) -> None:
+        """Prints lines as they are: broken already where that is wanted."""
+        for line in lines:
+            self._out.print(line, soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        """Says what went wrong, on standard error."""
+        for line in text.split("\n"):
+            self._err.print(Text(sanitise(line), style="red"), soft_wrap=not self._err.is_terminal)
+
+    @contextmanager
+    def replying(self, speaker: str, stop: asyncio.Event) -> Generator[Callable[[str], None]]:
+        """Gives a function that prints a reply piece by piece; Ctrl-C sets ``stop``, and again cancels this task."""
+        reply = _Reply(self._out, speaker, self.width)
+        with self._interrupts.replying(stop):
+            try:
+                yield reply.feed
+            finally:
+                reply.end()
+
+
+class _Reply:
+    """A reply while it arrives: a spinner until its first piece, then the text, broken at words."""
+
+    def __init__(self, out: Console, speaker: str, width: int | None) -> None:
+        self._out = out
+        self._speaker = speaker
+        self._wrap = WordWrap(width, column=len(speaker) + 2)
+        self._begun = False
+        self._spinner: Status | None = None
+        if out.is_terminal:
+            self._spinner = out.status(Text(f"{speaker} is thinking"), spinner="dots")
+            self._spinner.start()
+
+    def feed(self, piece: str) -> None:
+        if not self._begun:
+            self._begun = True
+            self._stop_spinner()
+            self._out.print(Text(f"{self._speaker}> ", style="bold green"), end="")
+        self._write(self._wrap.feed(sanitise(piece)))
+
+    def end(self) -> None:
+        self._stop_spinner()
+        if self._begun:
+            self._write(self._wrap.end() + "\n")
+
+    def _write(self, text: str) -> None:
+        self._out.file.write(text)
+        self._out.file.flush()
+
+    def _stop_spinner(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+
+class _Interrupts:
+    """What Ctrl-C means at the moment.
+
+    Reading a pipe blocks the thread, so there it must be raised; everywhere else the event loop
+    runs, and cancelling the task lets everything be closed in order.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._stop: asyncio.Event | None = None
+        self._blocking = False
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    @contextmanager
+    def asking(self, *, blocking: bool) -> Generator[None]:
+        self._blocking = blocking
+        try:
+            yield
+        finally:
+            self._blocking = False
+
+    @contextmanager
+    def replying(self, stop: asyncio.Event) -> Generator[None]:
+        self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = None
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._blocking:
+            raise KeyboardInterrupt
+        if self._stop is not None and not self._stop.is_set():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        elif self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
