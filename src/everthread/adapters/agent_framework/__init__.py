@@ -1,7 +1,9 @@
-"""Microsoft Agent Framework: 1.x (`EverthreadHistoryProvider`) and its 1.0 betas (`EverthreadChatMessageStore`,
-`RedisChatMessageStore`, `restore_thread`).
+"""Microsoft Agent Framework: its current interface (1.x) and that of its 1.0 betas, over any store.
 
-Each name is loaded on demand, since the two generations cannot be installed together.
+Which names can be imported depends on the release of Agent Framework that is installed; each is loaded at its
+first use, so that importing this package works with every release.
+
+1.x: `EverthreadHistoryProvider`.
 """
 
 from __future__ import annotations
@@ -10,24 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from everthread.adapters.agent_framework.beta_threads import restore_thread
-    from everthread.adapters.agent_framework.chat_message_store import (
-        EverthreadChatMessageStore,
-        RedisChatMessageStore,
-    )
-    from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider
+    from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider, StoredSession
 
 _MODULES = {
     "EverthreadHistoryProvider": "history_provider",
-    "EverthreadChatMessageStore": "chat_message_store",
-    "RedisChatMessageStore": "chat_message_store",
-    "restore_thread": "beta_threads",
+    "StoredSession": "history_provider",
 }
 
-__all__ = ["EverthreadChatMessageStore", "EverthreadHistoryProvider", "RedisChatMessageStore", "restore_thread"]
+__all__ = ["EverthreadHistoryProvider", "StoredSession"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

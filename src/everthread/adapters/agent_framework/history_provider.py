@@ -1,0 +1,300 @@
+"""The history provider of Agent Framework 1.x over any store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from everthread._extras import missing_extra
+from everthread.adapters.agent_framework.messages import from_stored, to_new_message
+from everthread.adapters.agent_framework.replays import Replay, find_replay, is_transcript
+from everthread.adapters.agent_framework.sequence import valid_history
+from everthread.adapters.agent_framework.sessions import DEFAULT_SOURCE, SessionKeys, StoredSession
+from everthread.codec import shorten
+from everthread.contract import Store
+from everthread.errors import ConfigurationError, StoreUnavailableError, ThreadNotFoundError
+from everthread.model import MessagePage, NewMessage, Page, Retention, ThreadKey, check_count
+from everthread.opening import open_store
+
+try:
+    from agent_framework import HistoryProvider, Message, SessionContext
+except ImportError as error:
+    raise missing_extra("agent-framework", error) from error
+
+if TYPE_CHECKING:
+    from agent_framework import AgentSession, SupportsAgentRun
+
+TITLE_CHARACTERS = 80
+RETRY_DELAYS = (0.05, 0.25)
+"""Seconds before a save is tried again; then its error is raised."""
+
+MAX_LISTING_PAGES = 10
+"""How many pages of the store one page of sessions looks through, where other sources' threads lie between."""
+
+
+_loading: ContextVar[tuple[EverthreadHistoryProvider, SessionContext] | None] = ContextVar("loading", default=None)
+_saving: ContextVar[tuple[EverthreadHistoryProvider, Sequence[Message]] | None] = ContextVar("saving", default=None)
+
+
+class EverthreadHistoryProvider(HistoryProvider):
+    """Gives an agent a history that outlives the process, on any store.
+
+        agent = Agent(client, context_providers=[EverthreadHistoryProvider("sqlite:///threads.db")])
+        await agent.run("I am Ana", session=AgentSession(session_id="trip"))
+
+    A run costs one read (of at most ``window`` messages) and one write, which is atomic: what a run was given and
+    what it answered is kept whole or not at all. A save whose outcome is unknown is tried again and takes effect once.
+
+    What is stored: everything that a run answers, and its input, except for the part of an input that
+    repeats the stored conversation (callers that send the whole transcript each time): see `replays`. A single message
+    is always stored, however often the same was said before, unless its ``message_id`` is known.
+
+    What is handed to the model: the stored messages, oldest first, of which those are left out that a model
+    service would refuse (a tool result without its call, a call that a crashed run left without its result): see
+    `sequence`. The store keeps them.
+
+    Args:
+        store: A `Store`, which stays the caller's to close, or the URL of one, which is connected at its first use and
+            closed by `aclose` (or ``async with``).
+        source_id: Tells several providers on one session apart: each has messages of its own.
+        tenant: The owner of the sessions.
+        retention: What the store may forget, applied with each save.
+        window: Hand at most so many of the newest messages to the model; ``None`` hands over all that is kept.
+        load_messages: Hand the history to the model at all.
+        store_inputs: Keep what a run was given.
+        store_outputs: Keep what a run answered.
+        store_context_messages: Keep also what other context providers added to a run.
+        store_context_from: If given, only what these sources added.
+
+    Raises:
+        ConfigurationError: A negative window; a URL of an unknown scheme or with a wrong option.
+        InvalidIdentifierError: ``source_id`` or ``tenant`` is no identifier.
+    """
+
+    def __init__(
+        self,
+        store: Store | str,
+        *,
+        source_id: str = DEFAULT_SOURCE,
+        tenant: str = "",
+        retention: Retention | None = None,
+        window: int | None = None,
+        load_messages: bool = True,
+        store_inputs: bool = True,
+        store_outputs: bool = True,
+        store_context_messages: bool = False,
+        store_context_from: set[str] | None = None,
+    ) -> None:
+        super().__init__(
+            source_id,
+            load_messages=load_messages,
+            store_inputs=store_inputs,
+            store_context_messages=store_context_messages,
+            store_context_from=store_context_from,
+            store_outputs=store_outputs,
+        )
+        check_count(window, "window", optional=True)
+        if retention is not None and not isinstance(retention, Retention):
+            raise ConfigurationError(f"retention must be a Retention, not {type(retention).__name__}.")
+        self.window = window
+        self.retention = retention
+        self._keys = SessionKeys(source_id, tenant)
+        self._owns_store = isinstance(store, str)
+        self._store = open_store(store) if isinstance(store, str) else _checked_store(store)
+        self._replays: WeakKeyDictionary[SessionContext, Replay] = WeakKeyDictionary()
+
+    @property
+    def store(self) -> Store:
+        """The store behind this provider."""
+        return self._store
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.source_id!r} on {self._store.location}>"
+
+    # The framework's interface
+
+    async def get_messages(
+        self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Message]:
+        """All messages that are kept of a session, oldest first, as they were stored.
+
+        Raises:
+            InvalidIdentifierError: The session has no id.
+            CorruptRecordError: A record is not a message; names its position.
+        """
+        loading = _loading.get()
+        if loading is not None and loading[0] is self:
+            return await self._load(session_id, loading[1])
+        key = self._keys.key(session_id)
+        return [from_stored(stored, key) for stored in await self._store.read(key)]
+
+    async def save_messages(
+        self,
+        session_id: str | None,
+        messages: Sequence[Message],
+        *,
+        state: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Appends all these messages to a session as one turn.
+
+        Raises:
+            InvalidIdentifierError: The session has no id.
+            InvalidMessageError: A message cannot be stored so that it comes back equal; nothing was written.
+            StoreUnavailableError: The store did not answer, also when tried again.
+        """
+        saving = _saving.get()
+        if saving is not None and saving[0] is self:
+            messages = _without(messages, saving[1])
+        if messages:
+            key = self._keys.key(session_id)
+            await self._append(key, [to_new_message(message) for message in messages], _title(messages))
+
+    async def before_run(
+        self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
+    ) -> None:
+        """Adds the history to a run's context: one read."""
+        token = _loading.set((self, context))
+        try:
+            await super().before_run(agent=agent, session=session, context=context, state=state)
+        finally:
+            _loading.reset(token)
+        handed = context.context_messages.get(self.source_id)
+        if handed:
+            context.context_messages[self.source_id] = valid_history(handed, context.input_messages)
+
+    async def after_run(
+        self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
+    ) -> None:
+        """Saves what a run was given and what it answered: one write."""
+        token = _saving.set((self, await self._replayed(context)))
+        try:
+            await super().after_run(agent=agent, session=session, context=context, state=state)
+        finally:
+            _saving.reset(token)
+
+    # Sessions
+
+    async def list_sessions(self, *, limit: int = 50, cursor: str | None = None) -> Page[StoredSession]:
+        """This source's sessions, the newest activity first.
+
+        Where the store also keeps other sources' threads, a page may be shorter than ``limit``; only a ``cursor`` of
+        ``None`` means that it was the last.
+
+        Raises:
+            ConfigurationError: ``limit`` is less than 1, or the cursor is not one that this gave.
+        """
+        check_count(limit, "limit", least=1)
+        found: list[StoredSession] = []
+        for _ in range(MAX_LISTING_PAGES):
+            page = await self._store.list_threads(self._keys.tenant, limit=limit - len(found), cursor=cursor)
+            for thread in page:
+                session_id = self._keys.session_id(thread.key.thread_id)
+                if session_id is not None:
+                    found.append(StoredSession.of(session_id, thread))
+            cursor = page.cursor
+            if cursor is None or len(found) == limit:
+                break
+        return Page(tuple(found), cursor)
+
+    async def clear(self, session_id: str) -> int:
+        """Forgets a session's messages and says how many; the session itself (title, documents) stays."""
+        try:
+            return (await self._store.truncate(self._keys.key(session_id), stop=0)).removed
+        except ThreadNotFoundError:
+            return 0
+
+    async def delete(self, session_id: str) -> bool:
+        """Forgets a session wholly; says whether there was one."""
+        return await self._store.delete_thread(self._keys.key(session_id))
+
+    async def aclose(self) -> None:
+        """Closes the store if this provider opened it. May be called again."""
+        if self._owns_store:
+            await self._store.aclose()
+
+    async def __aenter__(self) -> Self:
+        if self._owns_store:
+            await self._store.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # Loading and saving
+
+    async def _load(self, session_id: str | None, context: SessionContext) -> list[Message]:
+        key = self._keys.key(session_id)
+        page = await self._read(key, self.window)
+        history = [from_stored(stored, key) for stored in page]
+        replay = find_replay(context.input_messages, history, complete=_is_complete(page))
+        self._replays[context] = replay
+        return history[: replay.history_before]
+
+    async def _read(self, key: ThreadKey, count: int | None) -> MessagePage:
+        if count is None:
+            return await self._store.read(key)
+        return await self._store.read_last(key, count) if count else MessagePage((), 0, 0)
+
+    async def _replayed(self, context: SessionContext) -> Sequence[Message]:
+        """Those of a run's input messages that were stored before."""
+        replay = self._replays.pop(context, None)
+        if replay is not None:
+            return replay.messages
+        if not self.store_inputs or not is_transcript(context.input_messages):
+            return ()
+        # Nothing was loaded for this run (load_messages is off, or the service keeps the history).
+        key = self._keys.key(context.session_id)
+        page = await self._store.read_last(key, 2 * len(context.input_messages))
+        history = [from_stored(stored, key) for stored in page]
+        return find_replay(context.input_messages, history, complete=_is_complete(page)).messages
+
+    async def _append(self, key: ThreadKey, messages: list[NewMessage], title: str | None) -> None:
+        append_id = uuid4().hex
+        for delay in (*RETRY_DELAYS, None):
+            try:
+                await self._store.append(
+                    key, messages, append_id=append_id, retention=self.retention, default_title=title
+                )
+                return
+            except StoreUnavailableError:
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+
+
+def _checked_store(store: object) -> Store:
+    if not isinstance(store, Store):
+        raise ConfigurationError(f"A history provider needs a Store or the URL of one, not {type(store).__name__}.")
+    return store
+
+
+def _is_complete(page: MessagePage) -> bool:
+    """Whether a page holds a thread from its very beginning."""
+    return not page or page[0].seq == 0
+
+
+def _without(messages: Sequence[Message], left_out: Sequence[Message]) -> list[Message]:
+    """The messages without the first occurrence of each of these objects (not of equal ones)."""
+    waiting = [id(message) for message in left_out]
+    kept: list[Message] = []
+    for message in messages:
+        if id(message) in waiting:
+            waiting.remove(id(message))
+        else:
+            kept.append(message)
+    return kept
+
+
+def _title(messages: Sequence[Message]) -> str | None:
+    for message in messages:
+        if message.role == "user" and message.text.strip():
+            return shorten(message.text, TITLE_CHARACTERS)
+    return None

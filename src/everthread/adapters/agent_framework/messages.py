@@ -1,0 +1,302 @@
+"""Agent Framework 1.x messages ↔ payload bytes, several times faster than ``Message.to_dict`` and ``from_dict``.
+
+The framework's own methods say what is right; here the common shapes (text, tool calls and results, media) are built
+directly, and everything else is left to the framework. What is built directly comes from the installed release's own
+objects (their fields, their defaults), and at import a few samples are compared with what the framework makes of them:
+a release that disagrees is served by the framework's methods alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+from everthread import codec
+from everthread._extras import missing_extra
+from everthread.errors import CorruptRecordError, InvalidMessageError
+from everthread.formats.agent_framework import BETA_TYPE, CURRENT_TYPE
+from everthread.model import Message as StoredMessage
+from everthread.model import NewMessage, ThreadKey
+
+try:
+    from agent_framework import Content, Message
+except ImportError as error:
+    raise missing_extra("agent-framework", error) from error
+
+FORMAT = "agent-framework"
+
+Json = dict[str, Any]
+
+_DIRECT_FIELDS = {
+    "text": ("text",),
+    "text_reasoning": ("text", "protected_data", "id", "status"),
+    "uri": ("uri", "media_type"),
+    "data": ("uri", "media_type", "name", "file_id"),
+    "function_call": ("call_id", "name", "arguments", "hosted", "id", "status"),
+    "function_result": ("call_id", "result", "items", "id", "status"),
+}
+"""The fields that are written and read directly, by content type; any other sends the message to the framework."""
+
+_NESTED_FIELDS = frozenset({"function_call", "screenshot", "items", "inputs", "outputs"})
+"""Where ``Content.from_dict`` expects contents within contents."""
+
+
+class _UnusualError(Exception):
+    """What is not built directly; the framework's own method is used instead."""
+
+
+def to_new_message(message: Message) -> NewMessage:
+    """A message to append, whose payload is ``message.to_dict()`` as JSON, with its tool calls found.
+
+    Raises:
+        InvalidMessageError: It is no ``Message``, or has no JSON form that comes back equal (``NaN``, lone
+            surrogates, cycles).
+    """
+    if not isinstance(message, Message):
+        raise InvalidMessageError(f"A history keeps Message objects, not {type(message).__name__}.")
+    if _direct:
+        calls: list[str] = []
+        results: list[str] = []
+        try:
+            value = _message_value(message, calls, results)
+        except Exception:  # noqa: S110 - whatever is unusual about it, the framework's method decides
+            pass
+        else:
+            return NewMessage(codec.encode(value), FORMAT, tuple(calls), tuple(results))
+    try:
+        value = message.to_dict()
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InvalidMessageError(f"The message has no JSON form: {type(error).__name__}.") from None
+    return codec.new_message(value, format=FORMAT)
+
+
+def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
+    """The message that a stored row holds, equal to ``Message.from_dict`` of its payload.
+
+    Rows of the 1.0 betas are converted. Fields that the installed release does not know (a newer one wrote them) are
+    left out of the object; the stored row keeps them.
+
+    Raises:
+        CorruptRecordError: The row is not JSON or not a message; names thread and position.
+    """
+    value = codec.decode(stored, key)
+    try:
+        return message_from(value)
+    except Exception as error:
+        of = f" of {key}" if key is not None else ""
+        raise CorruptRecordError(
+            f"The record at position {stored.seq}{of} is not a message of Agent Framework ({type(error).__name__})."
+        ) from None
+
+
+def message_from(value: object) -> Message:
+    """The message that a decoded payload describes, of either generation.
+
+    Raises:
+        Exception: Whatever the framework's constructors raise for what is not a message.
+    """
+    known = dict(codec.as_object(value))
+    if _direct:
+        try:
+            return _direct_message(known)
+        except (_UnusualError, KeyError, TypeError, AttributeError):
+            pass
+    if known.get("type") == BETA_TYPE:
+        from everthread.adapters.agent_framework.conversion import to_current
+
+        known = dict(to_current(known))
+    try:
+        return Message.from_dict(known)
+    except TypeError:
+        return Message.from_dict(_without_unknown(known))
+
+
+def _without_unknown(value: Mapping[str, Any]) -> Json:
+    kept: Json = {name: item for name, item in value.items() if name in _MESSAGE_NAMES}
+    contents = codec.as_list(kept.get("contents"))
+    if contents:
+        kept["contents"] = [_known_content(content) for content in contents]
+    return kept
+
+
+def _known_content(content: object) -> object:
+    if not isinstance(content, dict):
+        return content
+    kept: Json = {}
+    for name, item in cast(Json, content).items():
+        if name in _NESTED_FIELDS:
+            parts = codec.as_list(item)
+            kept[name] = [_known_content(part) for part in parts] if parts else _known_content(item)
+        elif name in _CONTENT_NAMES:
+            kept[name] = item
+    return kept
+
+
+# From objects to JSON
+
+
+def _message_value(message: Message, calls: list[str], results: list[str]) -> Json:
+    state = vars(message)
+    role, author, message_id = state["role"], state["author_name"], state["message_id"]
+    if type(message) is not Message or len(state) != len(_MESSAGE) or type(role) is not str:
+        raise _UnusualError
+    contents = [_content_value(content, calls, results) for content in state["contents"]]
+    value: Json = {"type": CURRENT_TYPE, "role": role, "contents": contents}
+    if author is not None:
+        value["author_name"] = _plain(author)
+    if message_id is not None:
+        value["message_id"] = _plain(message_id)
+    properties = state["additional_properties"]
+    value["additional_properties"] = _plain(properties) if properties else {}
+    return value
+
+
+def _content_value(content: Content, calls: list[str], results: list[str]) -> Json:
+    state = vars(content)
+    kind: str = state["type"]
+    fields = _DIRECT_FIELDS[kind]
+    value: Json = {"type": kind}
+    for name in fields:
+        item = state.get(name)
+        if item is not None:
+            if type(item) is str:
+                value[name] = item
+            elif name == "items":
+                value[name] = [_content_value(part, calls, results) for part in item]
+            else:
+                value[name] = _plain(item)
+    properties = state["additional_properties"]
+    value["additional_properties"] = _plain(properties) if properties else {}
+    raw = state["raw_representation"] is not None
+    # Everything else that to_dict would write must be unset. Counting is much cheaper than looking at each field.
+    if list(state.values()).count(None) != len(state) - len(value) - _SILENT[kind] - raw:
+        raise _UnusualError
+    if kind == "function_call":
+        if state.get("informational_only"):
+            raise _UnusualError
+        _note(calls, state["call_id"])
+    elif kind == "function_result":
+        _note(results, state["call_id"])
+    return value
+
+
+def _note(ids: list[str], call_id: object) -> None:
+    if type(call_id) is not str:
+        raise _UnusualError
+    if call_id:
+        ids.append(call_id)
+
+
+def _plain(value: Any) -> Any:
+    """Returns what is made of JSON's own types only: the framework would write it as it is."""
+    kind = cast(type[Any], type(value))
+    if kind is dict:
+        for name, item in value.items():
+            if type(name) is not str:
+                raise _UnusualError
+            _plain(item)
+    elif kind is list:
+        for item in value:
+            _plain(item)
+    elif kind not in _SCALARS:
+        raise _UnusualError
+    return value
+
+
+# From JSON to objects
+
+
+def _direct_message(value: Json) -> Message:
+    if value["type"] != CURRENT_TYPE or type(value["role"]) is not str:
+        raise _UnusualError
+    state = _MESSAGE.copy()
+    state.update(value)
+    del state["type"]
+    if len(state) != len(_MESSAGE):
+        raise _UnusualError
+    contents = state["contents"]
+    if type(contents) is not list:
+        raise _UnusualError
+    state["contents"] = [_direct_content(content) for content in cast(list[Json], contents)]
+    state["additional_properties"] = value.get("additional_properties") or {}
+    message = Message.__new__(Message)
+    message.__dict__ = state
+    return message
+
+
+def _direct_content(value: Json) -> Content:
+    kind: str = value["type"]
+    template = _CONTENTS.get(kind)
+    if template is None or not value.keys() <= _READABLE[kind]:
+        raise _UnusualError
+    state = template.copy()
+    state.update(value)
+    properties: Json = value.get("additional_properties") or {}
+    state["additional_properties"] = properties
+    if kind == "text":
+        if type(state["text"]) is not str:
+            raise _UnusualError
+    elif kind == "function_call":
+        # Legacy properties of calls have a meaning of their own, which the framework's constructor knows.
+        if properties or state.get("hosted") is None:
+            raise _UnusualError
+    elif kind == "function_result" and state.get("items") is not None:
+        state["items"] = [_direct_content(part) for part in state["items"]]
+    content = Content.__new__(Content)
+    content.__dict__ = state
+    return content
+
+
+# What the installed release looks like
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_MESSAGE: Json = vars(Message("user", [])).copy()
+_CONTENTS: dict[str, Json] = {kind: vars(Content(cast(Any, kind))).copy() for kind in _DIRECT_FIELDS}
+_READABLE = {kind: frozenset({"type", "additional_properties", *fields}) for kind, fields in _DIRECT_FIELDS.items()}
+_SILENT = {
+    kind: sum(item is not None for item in vars(content).values()) - len(content.to_dict())
+    for kind, content in ((kind, Content(cast(Any, kind))) for kind in _DIRECT_FIELDS)
+}
+"""How many fields of a bare content are set without being written."""
+_MESSAGE_NAMES = frozenset({"type", *inspect.signature(Message.__init__).parameters}) - {"self"}
+_CONTENT_NAMES = frozenset({"type", "data", *inspect.signature(Content.__init__).parameters}) - {"self"}
+
+
+def _samples() -> list[Message]:
+    call = Content.from_function_call("c1", "find", arguments='{"a": 1}')
+    return [
+        Message("user", ["hello", Content.from_uri("https://example.com/a.png", media_type="image/png")]),
+        Message("user", [Content.from_data(b"\x00\x01", media_type="image/png")], message_id="m1", author_name="Ana"),
+        Message("assistant", [Content.from_text_reasoning(text="so"), call, Content.from_text("")]),
+        Message("assistant", [Content.from_function_call("c2", "f", arguments={"a": [1, None, {"b": "c"}]})]),
+        Message("tool", [Content.from_function_result("c1", result={"d": 2.5})], additional_properties={"e": [True]}),
+        Message("tool", [Content.from_function_result("c2", result=None)]),
+    ]
+
+
+def _agrees() -> bool:
+    """Whether what is built directly equals what this release's own methods make, for each sample."""
+    try:
+        for message in _samples():
+            value = message.to_dict()
+            if _message_value(message, [], []) != value:
+                return False
+            if _state(_direct_message(value)) != _state(Message.from_dict(value)):
+                return False
+    except Exception:
+        return False
+    return True
+
+
+def _state(value: Any) -> Any:
+    """An object's whole state, contents within it included, to compare."""
+    if isinstance(value, (Message, Content)):
+        return {name: _state(item) for name, item in vars(value).items()}
+    if isinstance(value, list):
+        return [_state(item) for item in cast(list[Any], value)]
+    return value
+
+
+_direct = _agrees()
