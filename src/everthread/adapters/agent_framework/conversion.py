@@ -93,7 +93,7 @@ def to_current(value: Mapping[str, object]) -> Json:
         return dict(value)
     original = as_object(value.get("raw_representation")).get(KEPT)
     if isinstance(original, dict):
-        return cast(Json, original)
+        return to_current(cast(Json, original))
     current = {name: field for name, field in value.items() if name in _MESSAGE_FIELDS}
     current["type"] = CURRENT_TYPE
     current["role"] = role_of(value)
@@ -114,8 +114,11 @@ def to_beta(value: Mapping[str, object]) -> Json:
     }
     beta.update((name, value[name]) for name in ("author_name", "message_id", "additional_properties") if name in value)
     if value.get("type") == BETA_TYPE:
-        return {**_others(value, _MESSAGE_FIELDS), **beta}
-    if to_current(beta) != value:
+        beta.update(_others(value, _MESSAGE_FIELDS | {"raw_representation"}))
+        is_whole = len(as_list(beta["contents"])) == len(as_list(value.get("contents")))
+    else:
+        is_whole = to_current(beta) == value
+    if not is_whole:
         beta["raw_representation"] = {KEPT: dict(value)}
     return beta
 
