@@ -1,0 +1,152 @@
+"""`SqliteStore`: the engine's hooks, each one hop to the writing or to a reading thread."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Self
+
+from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines.sqlite._database import Place, translate
+from everthread.engines.sqlite._location import absolute_path, path_from_url, url_of
+from everthread.engines.sqlite._reading import Reader
+from everthread.engines.sqlite._threads import Workers
+from everthread.engines.sqlite._writing import Writer
+from everthread.errors import ConfigurationError, EverthreadError
+from everthread.model import Appended, Document, MessagePage, Thread, ThreadKey, Truncated
+from everthread.settings import engine_options
+
+SYNCHRONOUS = ("full", "normal")
+READERS = 4
+
+# A row of SQLite holds at most a billion bytes.
+_LARGEST_MESSAGE = 900_000_000
+
+
+class SqliteStore(Engine):
+    """Keeps threads in one SQLite file, which several processes of one machine may use at once.
+
+    Appends that wait at the same time are committed together by one thread, with one ``fsync``;
+    reads run beside them in threads of their own. The file and its folder are made at opening.
+
+    Args:
+        path: The file; ``~/`` and relative paths are resolved now.
+        synchronous: ``"full"``: an append that returned survives a loss of power. ``"normal"``: it
+            survives the end of the process, and after a loss of power the newest appends may be
+            missing, each one whole.
+        busy_timeout: Seconds to wait while another process writes, before `StoreUnavailableError`.
+        options: What every engine takes: see `Engine`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: str = "full",
+        busy_timeout: float = 10.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if self.max_message_bytes > _LARGEST_MESSAGE:
+            raise ConfigurationError(f"max_message_bytes is at most {_LARGEST_MESSAGE:,} on SQLite.")
+        self._place = Place(absolute_path(path), _synchronous(synchronous), _busy_timeout(busy_timeout))
+        self._writer = Workers("everthread-sqlite-writer", partial(Writer.open, self._place))
+        self._readers = Workers("everthread-sqlite-reader", partial(Reader.open, self._place), most=READERS)
+        # The threads of a store that nobody closed end when it is collected.
+        weakref.finalize(self, self._writer.release).atexit = False
+        weakref.finalize(self, self._readers.release).atexit = False
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        own = {"synchronous": _synchronous, "busy_timeout": float}
+        rest, settings = engine_options(url, options, own)
+        return cls(path_from_url(rest), **settings)
+
+    @property
+    def location(self) -> str:
+        return url_of(self._place.path)
+
+    async def _open(self) -> None:
+        try:
+            await self._writer.call(Writer.check)
+        except BaseException:
+            self._writer.release()
+            raise
+
+    async def _close(self) -> None:
+        # The writer last: its connection is then the only one, and leaves one file without a log behind.
+        await self._readers.stop()
+        await self._writer.stop()
+
+    def _translate(self, error: Exception) -> EverthreadError | None:
+        return translate(error, self._place)
+
+    async def _append_many(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
+        return await self._writer.call(Writer.append_many, batch)
+
+    async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage:
+        return await self._readers.call(Reader.read, key, start, stop, limit, self._now_ms())
+
+    async def _read_last(self, key: ThreadKey, count: int, before: int | None) -> MessagePage:
+        return await self._readers.call(Reader.read_last, key, count, before, self._now_ms())
+
+    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
+        return await self._writer.call(Writer.truncate, key, start, stop, self._now_ms())
+
+    async def _get_thread(self, key: ThreadKey) -> Thread | None:
+        return await self._readers.call(Reader.get_thread, key, self._now_ms())
+
+    async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Sequence[Thread]:
+        return await self._readers.call(Reader.list_threads, tenant, limit, after, self._now_ms())
+
+    async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
+        return await self._writer.call(Writer.update_thread, key, change, self._now_ms())
+
+    async def _delete_thread(self, key: ThreadKey) -> bool:
+        existed = await self._writer.call(Writer.delete_thread, key, self._now_ms())
+        await self._sweep()
+        return existed
+
+    async def _delete_tenant(self, tenant: str) -> int:
+        count, more = 0, True
+        while more:
+            live, more = await self._writer.call(Writer.delete_some_of_tenant, tenant, self._now_ms())
+            count += live
+        await self._sweep()
+        return count
+
+    async def _sweep(self) -> None:
+        # In many short transactions, so that appends get in between. What a cancelled call leaves is
+        # out of every reader's sight, and goes with later writes.
+        while await self._writer.call(Writer.sweep):
+            pass
+
+    async def _get_document(self, key: ThreadKey, name: str) -> Document | None:
+        return await self._readers.call(Reader.get_document, key, name, self._now_ms())
+
+    async def _put_document(self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None) -> Document:
+        return await self._writer.call(Writer.put_document, key, name, value, expected_revision, self._now_ms())
+
+    async def _delete_document(self, key: ThreadKey, name: str) -> bool:
+        return await self._writer.call(Writer.delete_document, key, name, self._now_ms())
+
+    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+        return await self._readers.call(Reader.list_documents, key, self._now_ms())
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _synchronous(text: object) -> str:
+    lowered = text.lower() if isinstance(text, str) else ""
+    if lowered not in SYNCHRONOUS:
+        raise ConfigurationError(f"synchronous is {' or '.join(SYNCHRONOUS)}.")
+    return lowered
+
+
+def _busy_timeout(seconds: object) -> float:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < 1e6:
+        raise ConfigurationError("busy_timeout is a number of seconds of at least 0.")
+    return float(seconds)

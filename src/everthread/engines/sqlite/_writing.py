@@ -1,0 +1,366 @@
+"""What the writing thread does: each call is one transaction, many appends included."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, Self, TypeVar
+
+from everthread.contract import REMEMBERED_APPENDS
+from everthread.engines._base import AppendRequest, ThreadChange
+from everthread.engines.sqlite._database import (
+    Place,
+    connect_writer,
+    is_io_failure,
+    is_of_one_record,
+    patiently,
+    translate,
+)
+from everthread.engines.sqlite._location import url_of
+from everthread.engines.sqlite._reading import SEQ_LIMIT, Log, Session
+from everthread.errors import (
+    ConflictError,
+    EverthreadError,
+    LimitExceededError,
+    OutcomeUnknownError,
+    ThreadNotFoundError,
+)
+from everthread.model import Appended, Document, Retention, Thread, ThreadKey, Truncated, to_milliseconds
+from everthread.retention import MAX_OPEN_CALLS, Span, TurnLinks, add_span, resolve, safe_start, safe_stop
+
+# So many rows of deleted threads go with one transaction: a millisecond or so.
+_SWEEP_ROWS = 500
+_SWEEP_INTERVAL_MS = 1000
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Writer(Session):
+    """The writing half of a store, in its thread."""
+
+    def __init__(self, db: sqlite3.Connection, place: Place) -> None:
+        super().__init__(db, place)
+        self._may_have_garbage = True
+        self._look_for_expired_at = 0
+
+    @classmethod
+    def open(cls, place: Place) -> Self:
+        return cls(connect_writer(place), place)
+
+    def check(self) -> None:
+        """Nothing: that the connection was made is what the caller waits for."""
+
+    def append_many(self, batch: Sequence[AppendRequest]) -> list[Appended | EverthreadError]:
+        """Carries out appends in one transaction; one that cannot be stored fails alone."""
+        try:
+            return self._commit(self._append_all, batch)
+        except sqlite3.Error as error:
+            if len(batch) == 1 or not is_of_one_record(error):
+                raise
+            return [self._append_alone(request) for request in batch]
+
+    def truncate(self, key: ThreadKey, start: int, stop: int | None, now_ms: int) -> Truncated:
+        return self._commit(self._truncate, key, start, stop, now_ms)
+
+    def update_thread(self, key: ThreadKey, change: ThreadChange, now_ms: int) -> Thread:
+        return self._commit(self._update_thread, key, change, now_ms)
+
+    def delete_thread(self, key: ThreadKey, now_ms: int) -> bool:
+        return self._commit(self._delete_thread, key, now_ms)
+
+    def delete_some_of_tenant(self, tenant: str, now_ms: int) -> tuple[int, bool]:
+        """Deletes some threads; says how many had not expired, and whether there may be more."""
+        return self._commit(self._delete_some_of_tenant, tenant, now_ms)
+
+    def put_document(
+        self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None, now_ms: int
+    ) -> Document:
+        return self._commit(self._put_document, key, name, value, expected_revision, now_ms)
+
+    def delete_document(self, key: ThreadKey, name: str, now_ms: int) -> bool:
+        return self._commit(self._delete_document, key, name, now_ms)
+
+    def sweep(self) -> bool:
+        """Removes some of what deleted threads left; says whether there is more."""
+        return self._commit(self._sweep)
+
+    # Transactions
+
+    def _commit(self, change: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        patiently(self.place, lambda: self.db.execute("BEGIN IMMEDIATE"))
+        try:
+            result = change(*args, **kwargs)
+            self._end()
+        except BaseException:
+            # What a rolled-back change knew of garbage is void.
+            self._may_have_garbage = True
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+        return result
+
+    def _end(self) -> None:
+        try:
+            self.db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not is_io_failure(error):
+                raise
+            # The commit may be in the log although the disk did not confirm it.
+            raise OutcomeUnknownError(
+                f"{url_of(self.place.path)}: the disk failed during a commit. Send it again with the same append_id."
+            ) from None
+
+    def _append_all(self, batch: Sequence[AppendRequest]) -> list[Appended | EverthreadError]:
+        results = [self._append(request) for request in batch]
+        self._keep_clean(batch[-1].now_ms)
+        return results
+
+    def _append_alone(self, request: AppendRequest) -> Appended | EverthreadError:
+        try:
+            return self._commit(self._append, request)
+        except sqlite3.Error as error:
+            translated = translate(error, self.place)
+            if translated is None:
+                raise
+            return translated
+
+    # Appending
+
+    def _append(self, request: AppendRequest) -> Appended | EverthreadError:
+        log = self._live(request.key, request.now_ms)
+        first = 0 if log is None else log.next_seq
+        stop = first + len(request.messages)
+        if request.expected_seq is not None and request.expected_seq != first:
+            return self._earlier(log, request) or ConflictError(
+                f"The next position of {request.key} is {first}, not {request.expected_seq}.", first
+            )
+        if stop > SEQ_LIMIT:
+            return LimitExceededError(f"{request.key} would have {stop:,} positions.", stop, SEQ_LIMIT)
+        if log is None:
+            log = self._begin(request.key, request.now_ms)
+        is_new = self._run("remember_append", log.id, request.append_id, first, stop).rowcount
+        if not is_new and (earlier := self._earlier(log, request)) is not None:
+            return earlier
+        self._write(log, request, first)
+        self._trim(log, request.retention)
+        self._save(log)
+        return Appended(first, stop)
+
+    def _earlier(self, log: Log | None, request: AppendRequest) -> Appended | None:
+        row = None if log is None else self._run("find_append", log.id, request.append_id).fetchone()
+        return None if row is None else Appended(*row, replayed=True)
+
+    def _write(self, log: Log, request: AppendRequest, first: int) -> None:
+        rows = [
+            (
+                log.base + seq,
+                first,
+                request.now_ms if new.created_at is None else to_milliseconds(new.created_at),
+                new.format,
+                new.payload,
+            )
+            for seq, new in enumerate(request.messages, first)
+        ]
+        self.db.executemany(self.sql["add_message"], rows)
+        self._link(log, request.links, first)
+        expire = request.retention.expire_ms
+        log.next_seq = first + len(rows)
+        log.count += len(rows)
+        log.size += sum(len(row[4]) for row in rows)
+        log.updated_ms = request.now_ms
+        log.expires_ms = None if expire is None else request.now_ms + expire
+        log.title = request.default_title if log.title is None else log.title
+        log.appends += 1
+        if log.appends > 2 * REMEMBERED_APPENDS:
+            # Seldom and many at once: the newest are found by looking at all.
+            self._run("forget_appends", log.id, REMEMBERED_APPENDS)
+            log.appends = REMEMBERED_APPENDS
+
+    def _link(self, log: Log, links: TurnLinks, first: int) -> None:
+        if links.early_results:
+            self._merge_spans(log, self._resolve_early(log, links, first))
+        else:
+            self._add_spans(log, resolve(links, first, {}))
+        for call_id, at in links.open_calls:
+            self._run("add_open_call", log.id, call_id, first + at)
+        if links.open_calls:
+            self._run("forget_open_calls", log.id, MAX_OPEN_CALLS)
+
+    def _resolve_early(self, log: Log, links: TurnLinks, first: int) -> list[Span]:
+        called: dict[str, int] = {}
+        for call_id, _ in links.early_results:
+            # Fetched to the end: only then the statement has run.
+            for (seq,) in self._run("take_open_call", log.id, call_id).fetchall():
+                called[call_id] = seq
+        return resolve(links, first, called)
+
+    def _merge_spans(self, log: Log, new: Sequence[Span]) -> None:
+        lowest = min(lo for lo, _ in new)
+        spans = sorted(self._run("take_spans", log.id, lowest).fetchall(), key=lambda span: span[1])
+        for span in new:
+            add_span(spans, *span)
+        self._add_spans(log, spans)
+
+    def _add_spans(self, log: Log, spans: Sequence[Span]) -> None:
+        for span in spans:
+            self._run("add_span", log.id, *span)
+
+    # Cutting
+
+    def _trim(self, log: Log, retention: Retention) -> None:
+        most = retention.max_messages
+        if most is None or log.count <= most:
+            return
+        # Counted from the head: what is passed over is what is then removed.
+        self._drop_head(log, self._nth(log, log.head_seq, log.count - most))
+
+    def _truncate(self, key: ThreadKey, start: int, stop: int | None, now_ms: int) -> Truncated:
+        log = self._existing(key, now_ms)
+        count = log.count
+        self._drop_head(log, min(start, log.next_seq))
+        if stop is not None and stop < log.next_seq:
+            stop = safe_stop(self._spans_around(log, stop), stop)
+            self._drop_messages(log, stop, log.next_seq)
+            self._run("drop_spans_from", log.id, stop)
+            self._run("drop_open_calls_from", log.id, stop)
+        log.updated_ms = now_ms
+        self._save(log)
+        return Truncated(count - log.count, log.head_seq, log.next_seq)
+
+    def _drop_head(self, log: Log, start: int) -> None:
+        start = safe_start(self._spans_around(log, start), start)
+        self._drop_messages(log, log.head_seq, start)
+        self._run("drop_spans_below", log.id, start)
+        self._run("drop_open_calls_below", log.id, start)
+
+    def _drop_messages(self, log: Log, start: int, stop: int) -> None:
+        sizes = self._run("drop_messages", log.base + start, log.base + stop).fetchall()
+        log.count -= len(sizes)
+        log.size -= sum(size for (size,) in sizes)
+        log.head_seq = self._nth(log, log.head_seq, 0) if log.count else log.next_seq
+
+    def _nth(self, log: Log, start: int, skip: int) -> int:
+        """The position of the message after the first ``skip`` from ``start`` on, or the next position."""
+        row = self._run("nth_message", log.base + start, log.base + SEQ_LIMIT, skip).fetchone()
+        return log.next_seq if row is None else row[0] - log.base
+
+    def _spans_around(self, log: Log, cut: int) -> list[Span]:
+        return self._run("span_around", log.id, cut).fetchall()
+
+    # Threads
+
+    def _update_thread(self, key: ThreadKey, change: ThreadChange, now_ms: int) -> Thread:
+        log = self._existing(key, now_ms)
+        if change.expected_revision is not None and change.expected_revision != log.revision:
+            raise ConflictError(f"{key} has revision {log.revision}, not {change.expected_revision}.", log.revision)
+        if change.metadata is not None:
+            self._run("set_metadata", log.id, change.metadata)
+        log.title = log.title if change.title is None else change.title
+        log.revision += 1
+        self._run("save_description", log.title, log.revision, log.id)
+        return log.thread(key, self.metadata(log))
+
+    def _delete_thread(self, key: ThreadKey, now_ms: int) -> bool:
+        log = self.find(key)
+        if log is not None:
+            self._bury(log.id)
+        return log is not None and log.is_live(now_ms)
+
+    def _delete_some_of_tenant(self, tenant: str, now_ms: int) -> tuple[int, bool]:
+        some = self._run("some_of_tenant", tenant, _SWEEP_ROWS).fetchall()
+        for log_id, _ in some:
+            self._bury(log_id)
+        live = sum(expires_ms is None or expires_ms > now_ms for _, expires_ms in some)
+        return live, len(some) == _SWEEP_ROWS
+
+    def _live(self, key: ThreadKey, now_ms: int) -> Log | None:
+        log = self.find(key)
+        if log is None or log.is_live(now_ms):
+            return log
+        self._bury(log.id)
+        return None
+
+    def _existing(self, key: ThreadKey, now_ms: int) -> Log:
+        log = self._live(key, now_ms)
+        if log is None:
+            raise ThreadNotFoundError(f"There is no {key}.")
+        return log
+
+    def _begin(self, key: ThreadKey, now_ms: int) -> Log:
+        added = self._run("begin_thread", key.tenant, key.thread_id, now_ms, now_ms)
+        assert added.lastrowid is not None
+        return Log(added.lastrowid, 0, 0, 0, 0, now_ms, now_ms, None, None, 0, 0)
+
+    def _save(self, log: Log) -> None:
+        self._run(
+            "save_thread",
+            log.head_seq,
+            log.next_seq,
+            log.count,
+            log.size,
+            log.updated_ms,
+            log.expires_ms,
+            log.title,
+            log.appends,
+            log.id,
+        )
+
+    # Documents
+
+    def _put_document(
+        self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None, now_ms: int
+    ) -> Document:
+        log = self._live(key, now_ms)
+        current = None if log is None else self.document(log, name)
+        revision = 0 if current is None else current.revision
+        if expected_revision is not None and expected_revision != revision:
+            raise ConflictError(f"Document {name!r} of {key} has revision {revision}.", revision)
+        if log is None:
+            log = self._begin(key, now_ms)
+        self._run("put_document", log.id, name, value, revision + 1, now_ms)
+        return Document(name, value, revision + 1, now_ms)
+
+    def _delete_document(self, key: ThreadKey, name: str, now_ms: int) -> bool:
+        log = self._live(key, now_ms)
+        return log is not None and self._run("drop_document", log.id, name).rowcount > 0
+
+    # What deleted and expired threads leave
+
+    def _bury(self, log_id: int) -> None:
+        self._run("bury_thread", log_id)
+        self._run("drop_thread", log_id)
+        self._may_have_garbage = True
+
+    def _keep_clean(self, now_ms: int) -> None:
+        if now_ms >= self._look_for_expired_at:
+            self._look_for_expired_at = now_ms + _SWEEP_INTERVAL_MS
+            for (log_id,) in self._run("some_expired", now_ms, _SWEEP_ROWS).fetchall():
+                self._bury(log_id)
+        if self._may_have_garbage:
+            self._may_have_garbage = self._sweep()
+
+    def _sweep(self) -> bool:
+        """Removes at most about `_SWEEP_ROWS` messages; says whether anything may be left."""
+        left = _SWEEP_ROWS
+        while left > 0:
+            found = self._run("some_garbage").fetchone()
+            if found is None:
+                return False
+            left -= self._sweep_thread(found[0], left)
+        return True
+
+    def _sweep_thread(self, log_id: int, most: int) -> int:
+        base = log_id * SEQ_LIMIT
+        removed = self._run("sweep_messages", base, base + SEQ_LIMIT, most).rowcount
+        for part in ("sweep_spans", "sweep_documents"):
+            if removed < most:
+                removed += self._run(part, log_id, most - removed).rowcount
+        if removed < most:
+            for part in ("sweep_appends", "sweep_open_calls", "sweep_metadata", "sweep_done"):
+                self._run(part, log_id)
+        # Counts as work also where nothing was left, so that many empty threads are not swept at once.
+        return removed + 1
+
+    def _run(self, name: str, *arguments: object) -> sqlite3.Cursor:
+        return self.db.execute(self.sql[name], arguments)
