@@ -1,0 +1,45 @@
+"""One module a guarantee; joined in suites that an engine's tests subclass."""
+
+from everthread.testing.guarantees.atomic import Atomic
+from everthread.testing.guarantees.bounded import Bounded
+from everthread.testing.guarantees.conflict_aware import ConflictAware
+from everthread.testing.guarantees.discreet import Discreet
+from everthread.testing.guarantees.documents import Documents, DocumentsProperties
+from everthread.testing.guarantees.expiry import Expiry
+from everthread.testing.guarantees.isolated import Isolated, IsolatedProperties
+from everthread.testing.guarantees.lossless import Lossless, LosslessProperties
+from everthread.testing.guarantees.ordered import Ordered
+from everthread.testing.guarantees.ownership import HonestOwnership
+from everthread.testing.guarantees.retry_safe import RetrySafe
+from everthread.testing.guarantees.threads import Listing, Threads
+from everthread.testing.guarantees.truncating import Truncating
+from everthread.testing.guarantees.typed_errors import TypedErrors
+from everthread.testing.guarantees.valid_for_a_model import ValidForAModel, ValidForAModelProperties
+
+
+class StoreContractSuite(
+    Atomic,
+    Ordered,
+    RetrySafe,
+    ConflictAware,
+    Lossless,
+    LosslessProperties,
+    Bounded,
+    ValidForAModel,
+    ValidForAModelProperties,
+    Isolated,
+    IsolatedProperties,
+    Discreet,
+    TypedErrors,
+    HonestOwnership,
+    Truncating,
+    Listing,
+    Threads,
+    Documents,
+    DocumentsProperties,
+    Expiry,
+):
+    """Everything that can be asked of any store. A subclass gives the fixture ``harness``."""
+
+
+__all__ = ["StoreContractSuite"]

@@ -1,0 +1,66 @@
+"""No credential and no message content shows where it does not belong."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+
+import pytest
+
+from everthread.contract import Store
+from everthread.errors import EverthreadError
+from everthread.model import NewMessage
+from everthread.testing.guarantees._base import KEY, GuaranteeTests, said
+
+PRIVATE = "correct horse battery staple"
+
+
+def shown_of(error: BaseException) -> str:
+    """What a log would show of an error, its causes included."""
+    return "".join(traceback.format_exception(error)) + repr(error) + str(error)
+
+
+class Discreet(GuaranteeTests):
+    """Content stays out of ``repr``, ``location``, errors and logs."""
+
+    async def test_no_repr_shows_content(self, store: Store) -> None:
+        message = said(PRIVATE)
+        await store.append(KEY, [message], default_title=PRIVATE)
+        thread = await store.update_thread(KEY, metadata={"x": PRIVATE})
+        document = await store.put_document(KEY, "d", message.payload)
+        page = await store.read(KEY)
+        listing = await store.list_threads(KEY.tenant)
+        for thing in (message, thread, document, page, page[0], listing, store, store.location):
+            assert PRIVATE not in repr(thing)
+            assert PRIVATE not in str(thing)
+
+    async def test_no_error_shows_content(self, store: Store) -> None:
+        await store.append(KEY, [said(PRIVATE)], default_title=PRIVATE)
+        errors: list[EverthreadError] = []
+        for call in (
+            lambda: store.append(KEY, [said(PRIVATE)], expected_seq=9),
+            lambda: store.append(KEY, [said(PRIVATE * 1_000_000)]),
+            lambda: store.append(KEY, [said(PRIVATE)], default_title=PRIVATE * 100),
+            lambda: store.update_thread(KEY, metadata={"x": PRIVATE}, expected_revision=9),
+            lambda: store.update_thread(KEY, metadata={"x": PRIVATE * 100_000}),
+            lambda: store.update_thread(KEY, metadata={PRIVATE: float("nan")}),
+            lambda: store.put_document(KEY, "d", NewMessage(said(PRIVATE).payload).payload, expected_revision=9),
+            lambda: store.put_document(KEY, "d", PRIVATE.encode()),
+            lambda: store.put_document(KEY, "d", f'"{PRIVATE}\xff'.encode("latin-1")),
+        ):
+            with pytest.raises(EverthreadError) as caught:
+                await call()
+            errors.append(caught.value)
+        for error in errors:
+            # Source lines of this test hold the name of the constant, not its value.
+            assert PRIVATE not in shown_of(error)
+
+    async def test_nothing_is_logged_of_content(self, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG):
+            await store.append(KEY, [said(PRIVATE)], default_title=PRIVATE)
+            await store.put_document(KEY, "d", said(PRIVATE).payload)
+            await store.read(KEY)
+            with contextlib.suppress(EverthreadError):
+                await store.append(KEY, [said(PRIVATE)], expected_seq=9)
+        assert PRIVATE not in caplog.text
