@@ -40,21 +40,28 @@ NO_LINKS = TurnLinks()
 
 
 def links_of(turn: Iterable[tuple[Sequence[str], Sequence[str]]]) -> TurnLinks:
-    """Pairs up one turn's calls and results, given (calls, results) of each message in order."""
+    """Pairs up one turn's calls and results, given (calls, results) of each message in order.
+
+    A message that answers a call of its own (a tool that the model's host ran) can stand alone.
+    """
     called: dict[str, int] = {}
     answered: set[str] = set()
     spans: list[Span] = []
     early: list[tuple[str, int]] = []
     for position, (calls, results) in enumerate(turn):
+        own = set(calls).intersection(results)
         for call_id in results:
+            if call_id in own:
+                continue
             if call_id in called:
                 add_span(spans, called[call_id], position)
                 answered.add(call_id)
             else:
                 early.append((call_id, position))
         for call_id in calls:
-            called[call_id] = position
-            answered.discard(call_id)
+            if call_id not in own:
+                called[call_id] = position
+                answered.discard(call_id)
     if not called and not early:
         return NO_LINKS
     still_open = tuple((call_id, at) for call_id, at in called.items() if call_id not in answered)

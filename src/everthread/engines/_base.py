@@ -13,7 +13,7 @@ import itertools
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -281,6 +281,8 @@ class Engine(Store):
         return await self._translated(self._append_many(batch))
 
     def _checked_turn(self, key: ThreadKey, messages: Sequence[NewMessage]) -> tuple[NewMessage, ...]:
+        if not isinstance(messages, Iterable):
+            raise InvalidMessageError(f"append takes a sequence of NewMessage, not {type(messages).__name__}.")
         turn = tuple(messages)
         if not turn:
             raise InvalidMessageError(f"There is nothing to append to {key}: give at least one message.")

@@ -220,6 +220,8 @@ def _trim(log: _Log, retention: Retention) -> None:
 
 
 def _drop_head(log: _Log, start: int) -> None:
+    if start <= log.head_seq:
+        return
     start = safe_start(log.spans, start)
     log.messages = [m for m in log.messages if m.seq >= start]
     log.spans = [span for span in log.spans if span[1] >= start]
