@@ -29,6 +29,7 @@ from everthread.testing.harness import (  # noqa: E402
     ServerHarness,
     UrlHarness,
 )
+from everthread.testing.machine import machine_for  # noqa: E402
 
 __all__ = [
     "Clock",
@@ -38,4 +39,5 @@ __all__ = [
     "ServerHarness",
     "StoreContractSuite",
     "UrlHarness",
+    "machine_for",
 ]

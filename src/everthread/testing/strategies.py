@@ -15,7 +15,7 @@ from everthread.model import MAX_IDENTIFIER_BYTES, NewMessage, ThreadKey
 # equal looks differ in bytes (composed and combining é), goes right to left or is many code points.
 _HOSTILE = (
     ":", "/", "|", "{", "}", "{}", "{a}", "}{", "*", "?", "[a]", "\\", "%", "%2F", "%00", "~", ".", "..", "#", "&", "=",
-    "+", " ", "\0", "\n", "\r\n", "\t", "'", '"', "`", ";--", "$", "é", "e\u0301", "ß", "ﬀ", "İ", "א", "\u202e", "\u200b",
+    "+", " ", "\0", "\n", "\r\n", "\t", "'", '"', "`", ";--", "$", "é", "e\u0301", "ß", "İ", "א", "\u202e", "\u200b",
     "\ufeff", "💾", "👩‍👩‍👧", "\U0010ffff", "\x7f", "\x80", "-", "_", "0", "None", "null",
 )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """One module a guarantee; joined in suites that an engine's tests subclass."""
 
+from everthread.testing.guarantees.as_memory import AsMemory
 from everthread.testing.guarantees.atomic import Atomic
 from everthread.testing.guarantees.bounded import Bounded
 from everthread.testing.guarantees.conflict_aware import ConflictAware
@@ -38,6 +39,7 @@ class StoreContractSuite(
     Documents,
     DocumentsProperties,
     Expiry,
+    AsMemory,
 ):
     """Everything that can be asked of any store. A subclass gives the fixture ``harness``."""
 

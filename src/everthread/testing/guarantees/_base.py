@@ -104,15 +104,16 @@ def seqs(page: MessagePage | Sequence[Message]) -> list[int]:
     return [message.seq for message in page]
 
 
-def few_examples(test: Callable[..., None]) -> Callable[..., None]:
-    """Settings for property tests that do I/O: a quarter of the examples of the Hypothesis profile in force."""
-    return _settings(4)(test)
-
-
-def _settings(share: int, **others: Any) -> settings:
+def example_settings(share: int, **others: Any) -> settings:
+    """Settings for property tests that do I/O: a part of the examples of the Hypothesis profile in force."""
     return settings(
         max_examples=max(1, settings().max_examples // share),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.nested_given],
         **others,
     )
+
+
+def few_examples(test: Callable[..., None]) -> Callable[..., None]:
+    """A quarter of the examples of the Hypothesis profile in force (25 of 100)."""
+    return example_settings(4)(test)

@@ -1,0 +1,243 @@
+"""A state machine that does the same to a store and to the memory engine, and compares all that they answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any, cast
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
+
+from everthread.contract import Store
+from everthread.engines.memory import MemoryStore, Threads
+from everthread.errors import ConflictError, EverthreadError
+from everthread.model import Document, MessagePage, NewMessage, Page, Retention, Thread, ThreadKey
+from everthread.testing.harness import Clock, Harness
+from everthread.testing.strategies import identifiers, json_values, payloads, thread_keys, turns
+
+Call = Callable[[Store], Awaitable[object]]
+
+# Far away, since an engine may leave expiry to a server with a clock of its own.
+_retentions = st.one_of(
+    st.none(),
+    st.none(),
+    st.builds(Retention, st.none() | st.integers(0, 8), st.none() | st.just(timedelta(days=1))),
+)
+_append_ids = st.one_of(st.none(), st.sampled_from(["1", "2", "3"]), identifiers())
+_positions = st.one_of(st.none(), st.integers(0, 40), st.just(2**53 - 1))
+_titles = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
+_metadata = st.one_of(st.none(), st.dictionaries(st.sampled_from(["a", "é", ""]), json_values(), max_size=2))
+_names = st.one_of(st.sampled_from(["summary", "d"]), identifiers())
+_which = st.integers(0, 1)
+
+
+def machine_for(harness: Harness) -> type[RuleBasedStateMachine]:
+    """A state machine whose every run begins on an empty place of ``harness``.
+
+    Run it with `hypothesis.stateful.run_state_machine_as_test`.
+    """
+
+    class Machine(StoreMachine):
+        def __init__(self) -> None:
+            super().__init__(harness.another())
+
+    return Machine
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Two stores on one place, and the memory engine as the oracle for both."""
+
+    keys: Bundle[ThreadKey] = Bundle("keys")
+
+    def __init__(self, harness: Harness) -> None:
+        super().__init__()
+        self._harness = harness
+        self._clock = Clock()
+        self._runner = asyncio.Runner()
+        self._stores = [harness.open(clock=self._clock), harness.open(clock=self._clock)]
+        self._threads: Threads = {}
+        self._oracle = MemoryStore(self._threads, clock=self._clock)
+        self._seen: dict[ThreadKey, None] = {}
+
+    def teardown(self) -> None:
+        try:
+            for key in self._seen:
+                self._compare_thread(key, 0)
+            for tenant in {key.tenant for key in self._seen}:
+                self._compare_listing(tenant, 3, 1)
+        finally:
+            for store in (*self._stores, self._oracle):
+                self._runner.run(store.aclose())
+            self._runner.close()
+
+    @initialize(target=keys, key=thread_keys())
+    def first_key(self, key: ThreadKey) -> ThreadKey:
+        self._seen[key] = None
+        return key
+
+    @rule(target=keys, thread_id=identifiers(), tenant=st.none() | identifiers(may_be_empty=True), other=keys)
+    def another_key(self, thread_id: str, tenant: str | None, other: ThreadKey) -> ThreadKey:
+        key = ThreadKey(thread_id, other.tenant if tenant is None else tenant)
+        self._seen[key] = None
+        return key
+
+    @rule(seconds=st.sampled_from([0.001, 0.5, 3.0]))
+    def wait(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    @rule(which=_which)
+    def close_and_open_again(self, which: int) -> None:
+        self._runner.run(self._stores[which].aclose())
+        self._stores[which] = self._harness.open(clock=self._clock)
+
+    @rule(key=keys, turn=turns(), append_id=_append_ids, retention=_retentions, title=_titles, which=_which)
+    def append(
+        self,
+        *,
+        key: ThreadKey,
+        turn: list[NewMessage],
+        append_id: str | None,
+        retention: Retention | None,
+        title: str | None,
+        which: int,
+    ) -> None:
+        self._same(
+            lambda store: store.append(key, turn, append_id=append_id, retention=retention, default_title=title),
+            which,
+        )
+        self._compare_thread(key, which)
+
+    @rule(
+        key=keys, turn=turns(max_size=2), off_by=st.sampled_from([0, 0, 1, -1, 5]), append_id=_append_ids, which=_which
+    )
+    def append_at(self, key: ThreadKey, turn: list[NewMessage], off_by: int, append_id: str | None, which: int) -> None:
+        expected = max(0, self._runner.run(self._oracle.read_last(key, 0)).next_seq + off_by)
+        self._same(lambda store: store.append(key, turn, append_id=append_id, expected_seq=expected), which)
+        self._compare_thread(key, which)
+
+    @rule(
+        appends=st.lists(st.tuples(keys, turns(max_size=2), _append_ids, _retentions), min_size=2, max_size=6),
+        which=_which,
+    )
+    def append_many_at_once(
+        self, appends: list[tuple[ThreadKey, list[NewMessage], str | None, Retention | None]], which: int
+    ) -> None:
+        async def all_of(store: Store) -> object:
+            return await asyncio.gather(
+                *(store.append(key, turn, append_id=i, retention=kept) for key, turn, i, kept in appends)
+            )
+
+        self._same(all_of, which)
+        for key in {key for key, *_ in appends}:
+            self._compare_thread(key, which)
+
+    @rule(key=keys, start=_positions, stop=_positions, limit=_positions, which=_which)
+    def read(self, key: ThreadKey, start: int | None, stop: int | None, limit: int | None, which: int) -> None:
+        self._same(lambda store: store.read(key, start=start or 0, stop=stop, limit=limit), which)
+
+    @rule(key=keys, count=st.integers(0, 30), before=_positions, which=_which)
+    def read_last(self, key: ThreadKey, count: int, before: int | None, which: int) -> None:
+        self._same(lambda store: store.read_last(key, count, before=before), which)
+
+    @rule(key=keys, start=_positions, stop=_positions, which=_which)
+    def truncate(self, key: ThreadKey, start: int | None, stop: int | None, which: int) -> None:
+        start = 0 if start is None and stop is None else start
+        self._same(lambda store: store.truncate(key, start=start, stop=stop), which)
+        self._compare_thread(key, which)
+
+    @rule(key=keys, title=_titles, metadata=_metadata, revision=st.none() | st.integers(0, 3), which=_which)
+    def update_thread(
+        self, key: ThreadKey, title: str | None, metadata: dict[str, object] | None, revision: int | None, which: int
+    ) -> None:
+        self._same(
+            lambda store: store.update_thread(key, title=title, metadata=metadata, expected_revision=revision), which
+        )
+
+    @rule(key=keys, name=_names, value=payloads(), revision=st.none() | st.integers(0, 2), which=_which)
+    def put_document(self, key: ThreadKey, name: str, value: bytes, revision: int | None, which: int) -> None:
+        self._same(lambda store: store.put_document(key, name, value, expected_revision=revision), which)
+        self._compare_thread(key, which)
+
+    @rule(key=keys, name=_names, which=_which)
+    def delete_document(self, key: ThreadKey, name: str, which: int) -> None:
+        self._same(lambda store: store.delete_document(key, name), which)
+        self._same(lambda store: store.get_document(key, name), 1 - which)
+
+    @rule(key=keys, which=_which)
+    def delete_thread(self, key: ThreadKey, which: int) -> None:
+        self._same(lambda store: store.delete_thread(key), which)
+        self._compare_thread(key, which)
+
+    @rule(key=keys, which=_which)
+    def delete_tenant(self, key: ThreadKey, which: int) -> None:
+        self._same(lambda store: store.delete_tenant(key.tenant), which)
+        self._compare_thread(key, which)
+
+    @rule(key=keys, limit=st.integers(1, 4), which=_which)
+    def list_threads(self, key: ThreadKey, limit: int, which: int) -> None:
+        self._compare_listing(key.tenant, limit, which)
+
+    def _same(self, call: Call, which: int) -> None:
+        wanted = self._outcome(call, self._oracle)
+        found = self._outcome(call, self._stores[which])
+        assert found == wanted, f"the store answered\n{found}\nwhere the memory engine answered\n{wanted}"
+
+    def _outcome(self, call: Call, store: Store) -> object:
+        async def run() -> object:
+            return await call(store)
+
+        try:
+            return comparable(self._runner.run(run()))
+        except ConflictError as error:
+            return ConflictError, error.actual
+        except EverthreadError as error:
+            return type(error)
+
+    def _compare_thread(self, key: ThreadKey, which: int) -> None:
+        # Through the store that did not write, so that nothing which that one remembers helps it.
+        other = 1 - which
+        self._same(lambda store: store.read(key), other)
+        self._same(lambda store: store.get_thread(key), other)
+        self._same(lambda store: store.list_documents(key), other)
+
+    def _compare_listing(self, tenant: str, limit: int, which: int) -> None:
+        found = self._runner.run(_all_threads(self._stores[which], tenant, limit))
+        wanted = self._runner.run(_all_threads(self._oracle, tenant, limit))
+        assert {t.key: comparable(t) for t in found} == {t.key: comparable(t) for t in wanted}
+        assert len(found) == len(wanted), "a thread is listed twice"
+        at = {thread.key: thread.updated_ms for thread in wanted}
+        for newer, older in pairwise(found):
+            assert newer.updated_ms >= older.updated_ms
+            if newer.updated_ms > older.updated_ms:
+                assert at[newer.key] >= at[older.key], "an older activity is listed before a newer one"
+
+
+async def _all_threads(store: Store, tenant: str, limit: int) -> list[Thread]:
+    threads: list[Thread] = []
+    cursor: str | None = None
+    while True:
+        page: Page[Thread] = await store.list_threads(tenant, limit=limit, cursor=cursor)
+        threads += page.items
+        cursor = page.cursor
+        if cursor is None:
+            return threads
+
+
+def comparable(value: Any) -> object:
+    """What must be equal in two stores: all but times."""
+    match value:
+        case MessagePage():
+            messages = [(m.seq, m.payload, m.format, m.turn) for m in value]
+            return messages, value.head_seq, value.next_seq
+        case Thread(key=key, count=count, size=size, title=title, metadata=metadata, revision=revision):
+            ends = value.head_seq, value.next_seq
+            return key, count, size, ends, title, metadata, revision, value.expires_ms is not None
+        case Document():
+            return value.name, value.value, value.revision
+        case list() | tuple():
+            return [comparable(item) for item in cast(Sequence[object], value)]
+        case _:
+            return value
