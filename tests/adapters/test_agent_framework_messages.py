@@ -1,0 +1,283 @@
+"""The direct encoder and decoder of Agent Framework 1.x messages equal the framework's own methods."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from agent_framework import Content, Message
+from agent_framework._types import ContentType
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from everthread import CorruptRecordError, InvalidMessageError, ThreadKey
+from everthread import Message as StoredMessage
+from everthread.adapters.agent_framework import messages as codec_1x
+from everthread.adapters.agent_framework.messages import from_stored, to_new_message
+from everthread.codec import decode, view_of
+from everthread.testing.strategies import json_values
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+JSON_OBJECTS = st.dictionaries(TEXT, json_values(), max_size=3)
+ANNOTATIONS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.just("citation")},
+        optional={
+            "title": TEXT,
+            "annotated_regions": st.just([{"type": "text_span", "start_index": 0, "end_index": 3}]),
+            "additional_properties": JSON_OBJECTS,
+            "raw_representation": st.just(object()),
+        },
+    ),
+    max_size=2,
+)
+
+
+class Opaque:
+    """What a service's own library leaves in a message."""
+
+
+SCALARS: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("text", "uri", "media_type", "name", "call_id", "id", "file_id", "status", "message"), TEXT),
+    **dict.fromkeys(("protected_data", "error_code", "exception", "vector_store_id", "tool_name", "stdout"), TEXT),
+    "arguments": TEXT | JSON_OBJECTS,
+    "result": json_values(),
+    "output": json_values(),
+    "usage_details": st.just({"input_token_count": 3}),
+    "informational_only": st.booleans(),
+    "user_input_request": st.booleans(),
+    "hosted": st.booleans(),
+    "approved": st.booleans(),
+    "annotations": ANNOTATIONS,
+    "additional_properties": JSON_OBJECTS,
+    "raw_representation": st.builds(Opaque),
+    "merge_mode": st.sampled_from(["append", "replace"]),
+    "commands": st.lists(TEXT, max_size=2),
+    "exit_code": st.integers(),
+}
+NESTED = ("items", "inputs", "outputs", "output", "function_call", "screenshot")
+USUAL = st.one_of(
+    st.builds(Content.from_text, TEXT),
+    st.builds(Content.from_text_reasoning, text=TEXT),
+    st.builds(Content.from_function_call, TEXT, TEXT, arguments=TEXT | JSON_OBJECTS),
+    st.builds(Content.from_function_result, TEXT, result=json_values()),
+    st.builds(Content.from_data, st.binary(max_size=9), st.just("image/png")),
+    st.builds(Content.from_error, message=TEXT),
+    st.builds(Content.from_usage, st.just({"output_token_count": 1})),
+)
+KINDS = st.sampled_from([*get_args(ContentType), "a_type_of_the_future"])
+
+
+@st.composite
+def contents(draw: st.DrawFn, depth: int = 1) -> Content:
+    """Contents of every type, with any of the fields that a content can have, sensible or not."""
+    if draw(st.booleans()):
+        return draw(USUAL)
+    names = draw(st.lists(st.sampled_from([*SCALARS, *(NESTED if depth else ())]), max_size=4, unique=True))
+    fields = {name: draw(SCALARS[name]) for name in names if name in SCALARS}
+    for name in set(names).intersection(NESTED):
+        single = name in {"function_call", "screenshot"}
+        fields[name] = draw(contents(depth - 1) if single else st.lists(contents(depth - 1), max_size=2))
+    return content_with(draw(KINDS), fields)
+
+
+def content_with(kind: Any, fields: dict[str, Any]) -> Content:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Content(kind, **fields)
+    except ValueError:
+        return Content(kind)
+
+
+def messages() -> st.SearchStrategy[Message]:
+    return st.builds(
+        Message,
+        st.sampled_from(["user", "assistant", "tool", "system", "narrator", ""]),
+        st.lists(contents(), max_size=3),
+        author_name=st.none() | TEXT,
+        message_id=st.none() | TEXT,
+        additional_properties=st.none() | JSON_OBJECTS,
+        raw_representation=st.none() | st.builds(Opaque),
+    )
+
+
+def stored(payload: bytes, seq: int = 0) -> StoredMessage:
+    return StoredMessage(seq, payload, "agent-framework", 0, seq)
+
+
+def state(value: Any) -> Any:
+    """All that an object holds, fields that equality ignores included."""
+    if isinstance(value, Message | Content):
+        return type(value), {name: state(item) for name, item in vars(value).items()}
+    if isinstance(value, list):
+        return [state(item) for item in value]
+    return value
+
+
+def outcome(make: Callable[[], Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return make()
+        except Exception as error:
+            return type(error)
+
+
+def test_the_installed_release_is_served_by_the_direct_way() -> None:
+    assert codec_1x._direct
+
+
+@given(messages())
+def test_a_payload_is_what_to_dict_gives(message: Message) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = json.loads(json.dumps(message.to_dict()))
+    assert json.loads(to_new_message(message).payload) == expected
+
+
+@given(messages())
+def test_calls_and_results_are_those_that_the_view_of_the_payload_finds(message: Message) -> None:
+    new = to_new_message(message)
+    seen = view_of(decode(new.payload), "agent-framework")
+    assert new.calls == tuple(call.id for call in seen.calls)
+    assert new.results == tuple(result.id for result in seen.results)
+
+
+@given(messages())
+def test_a_stored_message_comes_back_as_from_dict_makes_it(message: Message) -> None:
+    payload = to_new_message(message).payload
+    expected = outcome(lambda: state(Message.from_dict(json.loads(payload))))
+    if isinstance(expected, type):
+        with pytest.raises(CorruptRecordError):
+            from_stored(stored(payload))
+    else:
+        assert outcome(lambda: state(from_stored(stored(payload)))) == expected
+
+
+@given(st.dictionaries(TEXT, json_values(), max_size=2), messages())
+def test_any_json_object_is_read_as_from_dict_reads_it_or_refused(extra: dict[str, Any], message: Message) -> None:
+    value = json.loads(to_new_message(message).payload) | extra
+    expected = outcome(lambda: state(Message.from_dict(dict(value))))
+    assume(not isinstance(expected, type))
+    assert outcome(lambda: state(from_stored(stored(msgspec.json.encode(value))))) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "text", "text": None},
+        {"type": "text"},
+        {"type": "function_call", "call_id": "c", "name": "f", "hosted": True},
+        {"type": "function_call", "call_id": "c", "name": "f", "additional_properties": {"server_label": "s"}},
+        {"type": "function_result", "call_id": "c", "items": None},
+        {"type": "function_result", "call_id": "c", "items": ["plain"]},
+        {"type": "data", "data": "AAE=", "media_type": "image/png"},
+        {"type": "text", "text": "a", "additional_properties": None},
+        {"type": "text", "text": "a", "annotations": [{"type": "citation"}]},
+        "text alone",
+        None,
+    ],
+)
+def test_odd_contents_are_read_as_from_dict_reads_them(content: Any) -> None:
+    value = {"type": "message", "role": "user", "contents": [content]}
+    expected = outcome(lambda: state(Message.from_dict(json.loads(json.dumps(value)))))
+    found = outcome(lambda: state(from_stored(stored(json.dumps(value).encode()))))
+    assert found == (CorruptRecordError if isinstance(expected, type) else expected)
+
+
+def test_two_messages_read_share_no_mutable_part() -> None:
+    payload = to_new_message(Message("assistant", ["a", Content.from_function_result("c", result="r")])).payload
+    one, other = from_stored(stored(payload)), from_stored(stored(payload))
+    one.additional_properties["x"] = one.contents[0].additional_properties["x"] = 1
+    one.contents[1].items.append(Content.from_text("more"))
+    assert state(other) == state(Message.from_dict(json.loads(payload)))
+
+
+def test_an_image_comes_back_byte_for_byte() -> None:
+    image = Content.from_data(bytes(range(256)), media_type="image/png")
+    back = from_stored(stored(to_new_message(Message("user", ["look", image])).payload))
+    assert back.contents == [Content.from_text("look"), image]
+
+
+def test_fields_of_a_newer_release_are_left_out_of_the_object_and_do_not_brick_the_session() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "new_inside": 1}
+    value = {
+        "type": "message",
+        "role": "assistant",
+        "new_field": {"a": 1},
+        "contents": [
+            {"type": "text", "text": "hi", "newer": []},
+            {"type": "new_kind", "text": "x"},
+            {"type": "function_approval_request", "id": "r", "function_call": call},
+        ],
+    }
+    message = from_stored(stored(json.dumps(value).encode()))
+    assert message.text == "hi"
+    assert [content.type for content in message.contents] == ["text", "new_kind", "function_approval_request"]
+    assert message.contents[2].function_call.call_id == "c"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message("user", ["lone \ud800"]),
+        Message("user", [Content.from_text("a", additional_properties={"score": math.nan})]),
+        Message("user", ["a"], additional_properties={"score": -math.inf}),
+        Message("user", ["a"], additional_properties={"x": {(1, 2): "a key that is no text"}}),
+        Message("assistant", [Content.from_function_call("c", "f", arguments={"x": math.inf})]),
+        "not a message",
+        None,
+    ],
+)
+def test_what_cannot_come_back_equal_is_refused(message: Any) -> None:
+    with pytest.raises(InvalidMessageError) as caught:
+        to_new_message(message)
+    assert "lone \ud800" not in str(caught.value)
+
+
+def test_a_cycle_is_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    with pytest.raises(InvalidMessageError):
+        to_new_message(Message("user", ["a"], additional_properties={"x": endless}))
+
+
+def test_what_only_lives_in_the_process_is_left_out_as_to_dict_leaves_it_out() -> None:
+    text = Content.from_text("a", annotations=[{"type": "citation", "raw_representation": Opaque()}])
+    message = Message("user", [text], additional_properties={"client": Opaque()}, raw_representation=Opaque())
+    assert json.loads(to_new_message(message).payload) == json.loads(json.dumps(message.to_dict()))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[]",
+        b'"text"',
+        b"{}",
+        b'{"type":"message"}',
+        b'{"type":"other","role":"user","contents":[]}',
+        b"{broken",
+        b'{"type":"message","role":"user","contents":[{"no":"type"}]}',
+        b'{"type":"message","role":"user","contents":5}',
+    ],
+)
+def test_a_row_that_is_no_message_is_reported_with_its_place_and_without_its_content(payload: bytes) -> None:
+    with pytest.raises(CorruptRecordError, match="position 7 of thread 'trip'") as caught:
+        from_stored(stored(payload, 7), ThreadKey("trip"))
+    assert "broken" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_subclass_with_fields_of_its_own_is_written_as_its_to_dict_says() -> None:
+    class Signed(Message):
+        def to_dict(self, **options: Any) -> dict[str, Any]:
+            return super().to_dict(**options) | {"author_name": "signed"}
+
+    assert json.loads(to_new_message(Signed("user", ["a"])).payload)["author_name"] == "signed"
