@@ -76,8 +76,8 @@ class ThreadChange(msgspec.Struct, frozen=True):
     expected_revision: int | None
 
 
-class Engine(Store):
-    """Base of all engines.
+class BaseEngine(Store):
+    """Base of all engines; of those whose appends gain from going together `Engine` is.
 
     Args:
         retention: What this store forgets, unless an append says otherwise.
@@ -103,7 +103,6 @@ class Engine(Store):
         self._opening: asyncio.Lock | None = None
         self._is_open = False
         self._is_closed = False
-        self._appends: Coalescer[AppendRequest, Appended] = Coalescer(self._append_translated)
 
     @classmethod
     @abstractmethod
@@ -135,8 +134,7 @@ class Engine(Store):
         self._is_closed = True
         if self._is_open:
             self._is_open = False
-            await self._appends.drain()
-            await self._translated(self._close())
+            await self._translated(self._finish())
 
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():
@@ -171,7 +169,7 @@ class Engine(Store):
             int(self._clock() * 1000),
         )
         await self._ready()
-        return await self._appends.submit(request)
+        return await self._translated(self._append_one(request))
 
     async def read(
         self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
@@ -277,8 +275,8 @@ class Engine(Store):
                 raise
             raise translated from None
 
-    async def _append_translated(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
-        return await self._translated(self._append_many(batch))
+    async def _finish(self) -> None:
+        await self._close()
 
     def _checked_turn(self, key: ThreadKey, messages: Sequence[NewMessage]) -> tuple[NewMessage, ...]:
         if not isinstance(messages, Iterable):
@@ -319,8 +317,8 @@ class Engine(Store):
         """The typed error for a driver's exception, or ``None`` for a bug, which stays as it is."""
 
     @abstractmethod
-    async def _append_many(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
-        """Carries out appends together; each succeeds or fails by itself, in order."""
+    async def _append_one(self, request: AppendRequest) -> Appended:
+        """Carries out an append. Many may be under way; those to one thread take effect in the order of the calls."""
 
     @abstractmethod
     async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage: ...
@@ -360,6 +358,28 @@ class Engine(Store):
 
     @abstractmethod
     async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]: ...
+
+
+class Engine(BaseEngine):
+    """Base of the engines that send together the appends that wait at the same time."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._appends: Coalescer[AppendRequest, Appended] = Coalescer(self._append_translated)
+
+    async def _append_one(self, request: AppendRequest) -> Appended:
+        return await self._appends.submit(request)
+
+    async def _append_translated(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
+        return await self._translated(self._append_many(batch))
+
+    async def _finish(self) -> None:
+        await self._appends.drain()
+        await super()._finish()
+
+    @abstractmethod
+    async def _append_many(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
+        """Carries out appends together; each succeeds or fails by itself, in order."""
 
 
 def append_ids() -> Callable[[], str]:
