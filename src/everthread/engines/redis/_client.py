@@ -1,0 +1,103 @@
+"""The same scripts over a caller's own ``redis.asyncio`` client, through its public commands and its pool.
+
+Slower than a connection of our own, but it takes whatever the caller has set up: Sentinel, instrumentation,
+retries, a pool with limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from everthread.engines._coalescing import Coalescer
+from everthread.engines.redis._errors import ServerError, broken
+from everthread.engines.redis._keys import ThreadNames
+from everthread.engines.redis._scripts import Script
+from everthread.errors import EverthreadError
+
+# redis-py takes the code from the text of the errors that it has a class for.
+_CODES: Final = {
+    exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
+}
+
+
+class _Call(NamedTuple):
+    script: Script
+    keys: Sequence[bytes]
+    arguments: list[bytes]
+
+
+class ClientLink:
+    """Runs scripts through a client, all that wait at the same time in one pipeline."""
+
+    def __init__(self, client: Redis, server: str) -> None:
+        self._client: Any = client
+        self._server = server
+        self._calls: Coalescer[_Call, Any] = Coalescer(self._run_all)
+
+    async def open(self) -> None:
+        """Checks that the server answers."""
+        try:
+            await self._client.execute_command("PING")
+        except exceptions.RedisError as error:
+            raise self._typed(error, in_doubt=False) from None
+
+    async def close(self) -> None:
+        """Waits for what is under way; the client stays open, for it is the caller's."""
+        await self._calls.drain()
+
+    async def run(self, script: Script, names: ThreadNames | bytes, arguments: list[bytes]) -> Any:
+        """Runs a script and returns its reply.
+
+        Raises:
+            ServerError: The server refused it.
+            EverthreadError: It cannot be reached.
+        """
+        keys = names.names if isinstance(names, ThreadNames) else (names,)
+        reply = await self._calls.submit(_Call(script, keys, arguments))
+        if isinstance(reply, ServerError):
+            raise reply
+        return reply
+
+    async def _run_all(self, calls: Sequence[_Call]) -> Sequence[Any]:
+        replies = await self._pipelined(calls, by_source=False)
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
+        if unknown:
+            again = await self._pipelined([calls[at] for at in unknown], by_source=True)
+            for at, reply in zip(unknown, again, strict=True):
+                replies[at] = reply
+        writes = any(call.script.writes for call in calls)
+        return [self._typed(reply, in_doubt=writes) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _pipelined(self, calls: Sequence[_Call], *, by_source: bool) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for call in calls:
+            head = ("EVAL", call.script.source) if by_source else ("EVALSHA", call.script.sha)
+            # Payloads stay bytes, also where the client decodes.
+            pipeline.execute_command(*head, len(call.keys), *call.keys, *call.arguments, NEVER_DECODE=True)
+        try:
+            return await pipeline.execute(raise_on_error=False)
+        except exceptions.RedisError as error:
+            raise self._typed(error, in_doubt=any(call.script.writes for call in calls)) from None
+
+    def _typed(self, error: Exception, *, in_doubt: bool) -> Exception:
+        if isinstance(error, exceptions.AuthenticationError):
+            return ServerError("WRONGPASS")
+        code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+        if code is not None or isinstance(error, exceptions.ResponseError):
+            return ServerError(f"{code} {error}" if code else str(error))
+        if isinstance(error, EverthreadError):
+            return error
+        return broken(self._server, type(error).__name__, in_doubt=in_doubt)

@@ -1,0 +1,101 @@
+"""What can go wrong between here and a Redis server, in everthread's own errors.
+
+Texts name the server and what to check. They quote a server's words only where those hold neither
+credentials nor content.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from everthread.errors import (
+    ConfigurationError,
+    CorruptRecordError,
+    EverthreadError,
+    LimitExceededError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    UnsupportedError,
+)
+
+TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED"})
+"""Replies that say that nothing was done and that it may be done soon, perhaps by another server."""
+
+_DENIED: Final = {
+    "WRONGPASS": "refused the user name or password",
+    "NOAUTH": "wants a password: put it into the URL (rediss://user:password@host:6380)",
+    "NOPERM": "does not allow this user all that everthread needs; the manual lists the rights",
+}
+_BUSY: Final = {
+    "OOM": "is out of memory: it writes nothing until there is room (maxmemory)",
+    "MISCONF": "cannot save to its disk and therefore refuses writes",
+    "NOREPLICAS": "has too few replicas to accept writes",
+    "LOADING": "is still loading its data",
+    "READONLY": "is a replica and takes no writes",
+    "BUSY": "is busy with another client's script",
+}
+_CHECK: Final = (
+    "Check the host and port, that a firewall lets this machine in, and whether the server speaks TLS only "
+    "(rediss://; Azure Cache for Redis: port 6380)."
+)
+
+
+class ServerError(Exception):
+    """An error reply, as the server worded it."""
+
+    @property
+    def code(self) -> str:
+        """The upper-case word that error replies begin with."""
+        return str(self.args[0]).partition(" ")[0]
+
+
+def unreachable(server: str, error: BaseException) -> StoreUnavailableError:
+    """No connection could be made."""
+    return StoreUnavailableError(f"{server} cannot be reached ({_reason(error)}). {_CHECK}")
+
+
+def broken(server: str, reason: str, *, in_doubt: bool) -> StoreUnavailableError:
+    """Connections broke, or the server refused for the time being, as often as it was tried."""
+    if in_doubt:
+        return OutcomeUnknownError(
+            f"{server} was lost during a write ({reason}): it may have landed. "
+            "An append is safe to repeat with the same append_id; it takes effect once."
+        )
+    return StoreUnavailableError(f"{server} did not answer ({reason}). Nothing was written; try again.")
+
+
+def refused(server: str, error: ServerError, name: bytes | None = None) -> EverthreadError:
+    """The typed error for an error reply.
+
+    Args:
+        name: The key of the thread's list, where one is concerned.
+    """
+    code, text = error.code, str(error)
+    if code in _DENIED:
+        return ConfigurationError(f"{server} {_DENIED[code]}.")
+    if code in _BUSY:
+        return StoreUnavailableError(f"{server} {_BUSY[code]}. Nothing was written.")
+    if code in TRANSIENT:
+        return StoreUnavailableError(f"{server} refuses for the time being ({code}). Nothing was written.")
+    if "WRONGTYPE" in text:
+        what = name.decode(errors="replace") if name else "A key"
+        return CorruptRecordError(
+            f"The key {what!r} on {server}, or one beside it, is of another type than a thread's: "
+            "another program uses it. Choose another prefix."
+        )
+    if code in {"MOVED", "ASK", "CROSSSLOT"}:
+        return UnsupportedError(f"{server} is part of a cluster, which this release does not serve ({code}).")
+    if "unknown command" in text.lower():
+        return UnsupportedError(f"{server} lacks a command that everthread needs: it takes Redis 6.2 or newer.")
+    if "out of memory" in text.lower() or "too big" in text.lower() or "too large" in text.lower():
+        return LimitExceededError(f"{server} has no room for something so large.", 0, 0)
+    # Only of a script's own failures it is known that they quote no arguments.
+    what = text if "user_script" in text else code
+    return StoreUnavailableError(f"{server} answered with an error that is not known here ({what}).")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return "no answer in time"
+    # redis-py words connection errors from host, port and the operating system's reason.
+    return str(error).strip().rstrip(".")[:300] or type(error).__name__

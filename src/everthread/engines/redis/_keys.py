@@ -1,0 +1,133 @@
+"""Where a thread lies in Redis: the list of its messages, and companion keys in the list's slot.
+
+The list's key is ``{prefix}:{thread_id}``, as other programs write it. Companions are named after it so
+that a cluster puts them on the same server, and so that no two keys of any threads are ever equal:
+companions begin with ``{``, which no prefix may hold, and lists never do.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import crc_hqx
+from collections import OrderedDict
+from typing import Final
+
+from everthread.errors import ConfigurationError
+from everthread.keys import escape
+from everthread.model import ThreadKey
+
+COMPANIONS: Final = (b"meta", b"facts", b"spans", b"calls", b"ids", b"ids2", b"docs")
+_SLOTS = 16384
+_MOST_REMEMBERED = 10_000
+_FORBIDDEN = re.compile(r"[@{}\x00-\x1f\x7f]")
+
+
+class ThreadNames:
+    """The keys of one thread, in the order that the scripts know them by.
+
+    Attributes:
+        names: The list, its companions, and the tenant's recency index.
+        packed: The same in the wire's encoding.
+        member: The thread id as it stands in the index.
+        owner: Which prefix and tenant the thread is of. Key and owner together name one thread only.
+    """
+
+    __slots__ = ("member", "names", "owner", "packed")
+
+    def __init__(self, prefix: str, key: ThreadKey) -> None:
+        realm = realm_of(prefix, key.tenant)
+        self.member = key.thread_id.encode()
+        self.owner = realm.encode()
+        list_key = self.owner + b":" + self.member
+        self.names = (list_key, *companions_of(list_key), index_of(realm))
+        self.packed = pack(self.names)
+
+
+class Names:
+    """Makes and remembers the keys of threads under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = check_prefix(prefix)
+        self._known: OrderedDict[ThreadKey, ThreadNames] = OrderedDict()
+
+    def of(self, key: ThreadKey) -> ThreadNames:
+        """The keys of a thread."""
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = ThreadNames(self.prefix, key)
+            if len(self._known) > _MOST_REMEMBERED:
+                self._known.popitem(last=False)
+        return known
+
+    def index(self, tenant: str) -> bytes:
+        """The key of a tenant's recency index."""
+        return index_of(realm_of(self.prefix, tenant))
+
+
+def check_prefix(prefix: object) -> str:
+    """Returns the prefix if lists may begin with it.
+
+    Raises:
+        ConfigurationError: It is empty, or holds ``@``, ``{``, ``}`` or a control character: these keep the
+            keys of tenants, and of threads and their companions, apart.
+    """
+    if not isinstance(prefix, str) or not prefix or _FORBIDDEN.search(prefix):
+        raise ConfigurationError("A Redis prefix is text without @, { and } and control characters, and not empty.")
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError("The Redis prefix holds a lone surrogate, which has no UTF-8 form.") from None
+    return prefix
+
+
+def realm_of(prefix: str, tenant: str) -> str:
+    """What the lists of a tenant begin with; differs for every two tenants and prefixes."""
+    return f"{prefix}@{escape(tenant)}" if tenant else prefix
+
+
+def index_of(realm: str) -> bytes:
+    """The key of the recency index of a tenant."""
+    return f"{{{realm}}}:recent".encode()
+
+
+def companions_of(list_key: bytes) -> list[bytes]:
+    """The keys beside a list, in its slot.
+
+    ``{list}:meta`` where the whole key can stand between the braces. Otherwise ``{tag}:meta:list`` with the tag
+    that the server takes from the key, or, where a brace bars the key from being a tag, another of the same slot.
+    """
+    tag = tag_of(list_key)
+    if tag == list_key and b"}" not in list_key:
+        return [b"{%b}:%b" % (list_key, name) for name in COMPANIONS]
+    if tag == list_key:
+        tag = _tag_in(crc_hqx(list_key, 0) % _SLOTS)
+    return [b"{%b}:%b:%b" % (tag, name, list_key) for name in COMPANIONS]
+
+
+def tag_of(key: bytes) -> bytes:
+    """The part of a key that decides its slot.
+
+    https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+    """
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1) if start >= 0 else -1
+    return key[start + 1 : end] if end > start + 1 else key
+
+
+def pack(arguments: tuple[bytes, ...] | list[bytes]) -> bytes:
+    """Arguments in the wire's encoding (RESP bulk strings)."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments])
+
+
+_tags: dict[int, bytes] = {}
+_tried = 0
+
+
+def _tag_in(slot: int) -> bytes:
+    """A tag of digits that lies in a slot; always the same one for a slot."""
+    global _tried  # noqa: PLW0603 (a table that fills up as far as it is needed)
+    while slot not in _tags:
+        tag = b"%d" % _tried
+        _tags.setdefault(crc_hqx(tag, 0) % _SLOTS, tag)
+        _tried += 1
+    return _tags[slot]

@@ -1,0 +1,60 @@
+"""The Lua scripts: each is the shared beginning and one file, run whole on the server in one round trip."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final
+
+from everthread.engines.redis._keys import pack
+
+_FOLDER = files("everthread.engines.redis") / "lua"
+
+
+class Command:
+    """What is sent to a server, up to its arguments, in the wire's encoding.
+
+    Attributes:
+        by_hash: The beginning that names a script by its hash.
+        by_source: The beginning that holds the script, which also makes the server remember it.
+        writes: Whether it may change a thread, so that a lost answer leaves its outcome unknown.
+        repeatable: Whether it may be sent again when its outcome is unknown.
+    """
+
+    __slots__ = ("by_hash", "by_source", "repeatable", "writes")
+
+    def __init__(self, by_hash: bytes, by_source: bytes, *, writes: bool, repeatable: bool) -> None:
+        self.by_hash = by_hash
+        self.by_source = by_source
+        self.writes = writes
+        self.repeatable = repeatable
+
+
+class Script(Command):
+    """A Lua script of the folder beside this module."""
+
+    __slots__ = ("sha", "source")
+
+    def __init__(self, name: str, *, writes: bool = False, repeatable: bool = True, shared: bool = True) -> None:
+        body = (_FOLDER / f"{name}.lua").read_bytes()
+        self.source = (_FOLDER / "thread.lua").read_bytes() + body if shared else body
+        self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        by_hash, by_source = pack([b"EVALSHA", self.sha]), pack([b"EVAL", self.source])
+        super().__init__(by_hash, by_source, writes=writes, repeatable=repeatable)
+
+
+PING: Final = Command(pack([b"PING"]), pack([b"PING"]), writes=False, repeatable=True)
+
+# An append knows by its id whether it was done before; the other writes would tell of their second time.
+APPEND: Final = Script("append", writes=True)
+TRUNCATE: Final = Script("truncate", writes=True, repeatable=False)
+UPDATE: Final = Script("update", writes=True, repeatable=False)
+DELETE: Final = Script("delete", writes=True, repeatable=False)
+PUT_DOCUMENT: Final = Script("put_document", writes=True, repeatable=False)
+DELETE_DOCUMENT: Final = Script("delete_document", writes=True, repeatable=False)
+
+READ: Final = Script("read")
+GET: Final = Script("get")
+RECENT: Final = Script("recent", shared=False)
+GET_DOCUMENT: Final = Script("get_document")
+LIST_DOCUMENTS: Final = Script("list_documents")

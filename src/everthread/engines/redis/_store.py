@@ -1,0 +1,417 @@
+"""The Redis engine: each hook is one script, which does its work in one atomic step on the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, Self, cast
+
+import msgspec
+
+from everthread._extras import missing_extra
+from everthread.codec import decode, recognise
+from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
+from everthread.engines.redis import _scripts as scripts
+from everthread.engines.redis._errors import ServerError, refused
+from everthread.engines.redis._keys import Names, ThreadNames
+from everthread.errors import (
+    ConfigurationError,
+    ConflictError,
+    CorruptRecordError,
+    EverthreadError,
+    InvalidIdentifierError,
+    LimitExceededError,
+    SchemaError,
+    ThreadNotFoundError,
+)
+from everthread.model import (
+    Appended,
+    Document,
+    Message,
+    MessagePage,
+    NewMessage,
+    Thread,
+    ThreadKey,
+    Truncated,
+    check_count,
+    to_milliseconds,
+)
+from everthread.retention import TurnLinks
+from everthread.settings import engine_options
+
+try:
+    from everthread.engines.redis._client import ClientLink
+    from everthread.engines.redis._connecting import Dialer, address_of, server_of
+    from everthread.engines.redis._wire import Wire
+except ImportError as error:
+    raise missing_extra("redis", error) from error
+
+DEFAULT_PREFIX: Final = "chat_messages"
+DEFAULT_TIMEOUT: Final = 5.0
+DEFAULT_RETRIES: Final = 3
+MAX_TURN_BYTES: Final = 256 * 1024 * 1024
+"""Most bytes of one append: a server takes a gigabyte of a client before it closes the connection."""
+
+_DONE, _ABSENT, _CONFLICT, _OWNER, _SCHEMA = range(5)
+_CODES: Final = {"agent-framework": b"a", "chat-completions": b"c", "json": b"j"}
+_FORMATS: Final = {code: name for name, code in _CODES.items()}
+_BATCH: Final = 200
+
+
+class Link(Protocol):
+    """Runs scripts on a server: over a connection of our own, or through a caller's client."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def run(self, script: scripts.Script, names: ThreadNames | bytes, arguments: list[bytes]) -> Awaitable[Any]: ...
+
+
+class RedisStore(BaseEngine):
+    """Keeps threads on Redis (6.2 or newer) or Valkey, with no modules.
+
+    The messages of a thread are a list at ``{prefix}:{thread_id}`` (of another tenant:
+    ``{prefix}@{tenant}:{thread_id}``), one plain JSON message per element. Lists that other programs wrote
+    there are read as they are, and taken over by the first write.
+
+    Use `from_url` or `from_client`.
+
+    Args:
+        connect: Makes the link when the store is opened.
+        server: What errors call the server.
+        address: The server's URL without secrets.
+        prefix: What the keys begin with.
+        clock: Seconds since 1970, instead of the server's clock; for tests.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Link],
+        *,
+        server: str,
+        address: str,
+        prefix: str = DEFAULT_PREFIX,
+        clock: Callable[[], float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(clock=clock or time.time, **options)
+        self._connect = connect
+        self._server = server
+        self._address = address
+        self._names = Names(prefix)
+        self._own_clock = clock
+        self._link: Link | None = None
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """The store that a URL names: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
+
+        redis-py parses it, its own options included. everthread's options, in the query or as keywords:
+        ``prefix``, ``timeout`` (seconds, default 5: to connect, and to wait for an answer) and ``retries``
+        (default 3: how often a broken connection is made again for a call); and those of all engines. As a
+        keyword only: ``credential_provider`` (redis-py's, e.g. for Entra ID).
+
+        Raises:
+            ConfigurationError: The URL or an option is wrong.
+        """
+        own = {"prefix": str, "timeout": float, "retries": int}
+        rest, settings = engine_options(url, options, own)
+        timeout = _checked_timeout(settings.pop("timeout", DEFAULT_TIMEOUT))
+        retries = settings.pop("retries", DEFAULT_RETRIES)
+        check_count(retries, "retries")
+        credentials = {name: settings.pop(name) for name in ("credential_provider",) if name in settings}
+        dialer = Dialer(rest, timeout=timeout, **credentials)
+        return cls(
+            lambda: Wire(dialer.dial, dialer.server, timeout=timeout, retries=retries),
+            server=dialer.server,
+            address=dialer.address,
+            **settings,
+        )
+
+    @classmethod
+    def from_client(cls, client: Any, **options: Any) -> Self:
+        """A store on a caller's own ``redis.asyncio.Redis``, which is never closed here.
+
+        The client may decode responses or not. Its timeouts and retries are its own.
+
+        Args:
+            client: The client; one from ``Sentinel.master_for`` too.
+            options: ``prefix``, ``retention``, ``max_message_bytes``.
+        """
+        pool = getattr(client, "connection_pool", None)
+        if pool is None or not hasattr(client, "execute_command"):
+            raise ConfigurationError(f"from_client takes a redis.asyncio.Redis, not {type(client).__name__}.")
+        settings = cast(dict[str, Any], pool.connection_kwargs)
+        server = server_of(settings)
+        return cls(
+            lambda: ClientLink(client, server), server=server, address=address_of(settings, tls=False), **options
+        )
+
+    @property
+    def location(self) -> str:
+        """The server's address and the prefix, as a URL without user and password."""
+        if self._names.prefix == DEFAULT_PREFIX:
+            return self._address
+        return f"{self._address}{'&' if '?' in self._address else '?'}prefix={self._names.prefix}"
+
+    async def _open(self) -> None:
+        link = self._connect()
+        try:
+            await link.open()
+        except ServerError as error:
+            raise refused(self._server, error) from None
+        self._link = link
+
+    async def _close(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+
+    def _translate(self, error: Exception) -> EverthreadError | None:
+        return refused(self._server, error) if isinstance(error, ServerError) else None
+
+    # Messages
+
+    async def _append_one(self, request: AppendRequest) -> Appended:
+        key = request.key
+        arguments = _append_arguments(request)
+        reply = await self._run(scripts.APPEND, key, arguments)
+        if reply[0] == _CONFLICT:
+            raise ConflictError(f"The next position of {key} is {reply[1]}, not {request.expected_seq}.", reply[1])
+        return Appended(reply[1], reply[2], reply[3] == 1)
+
+    async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage:
+        reply = await self._run(scripts.READ, key, [b"from", b"%d" % start, _number(stop), _number(limit)])
+        return _page(key, reply)
+
+    async def _read_last(self, key: ThreadKey, count: int, before: int | None) -> MessagePage:
+        return _page(key, await self._run(scripts.READ, key, [b"last", b"%d" % count, _number(before)]))
+
+    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
+        reply = await self._run(scripts.TRUNCATE, key, [b"%d" % start, _number(stop)])
+        _check_exists(key, reply)
+        return Truncated(reply[1], reply[2], reply[3])
+
+    # Threads
+
+    async def _get_thread(self, key: ThreadKey) -> Thread | None:
+        reply = await self._run(scripts.GET, key, [])
+        return None if reply[0] == _ABSENT else _thread(key, reply)
+
+    async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Sequence[Thread]:
+        found: list[Thread] = []
+        place = (b"", b"") if after is None else (b"%d" % after[0], after[1].encode())
+        while len(found) < limit:
+            wanted = limit - len(found)
+            rows = await self._recent(tenant, wanted, *place)
+            known = await asyncio.gather(*(self._get_thread(key) for key, _ in rows))
+            # Those whose time was over are not there, and are out of the index by now.
+            found += [
+                msgspec.structs.replace(thread, updated_ms=updated_ms)
+                for thread, (_, updated_ms) in zip(known, rows, strict=True)
+                if thread is not None
+            ]
+            if len(rows) < wanted:
+                break
+            last, updated_ms = rows[-1]
+            place = (b"%d" % updated_ms, last.thread_id.encode())
+        return found
+
+    async def _recent(self, tenant: str, limit: int, score: bytes, member: bytes) -> list[tuple[ThreadKey, int]]:
+        index = self._names.index(tenant)
+        flat = await self._linked().run(scripts.RECENT, index, [b"%d" % limit, score, member])
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return [(ThreadKey(member.decode(), tenant), int(float(score))) for member, score in pairs]
+
+    async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
+        title = b"" if change.title is None else b"=" + change.title.encode()
+        metadata = b"" if change.metadata is None else b"=" + change.metadata
+        reply = await self._run(scripts.UPDATE, key, [title, metadata, _number(change.expected_revision)])
+        _check_exists(key, reply)
+        if reply[0] == _CONFLICT:
+            raise ConflictError(f"{key} has revision {reply[1]}, not {change.expected_revision}.", reply[1])
+        return _thread(key, reply)
+
+    async def _delete_thread(self, key: ThreadKey) -> bool:
+        reply = await self._run(scripts.DELETE, key, [])
+        return reply[1] == 1
+
+    async def _delete_tenant(self, tenant: str) -> int:
+        deleted = 0
+        while rows := await self._recent(tenant, _BATCH, b"", b""):
+            deleted += sum(await asyncio.gather(*(self._delete_thread(key) for key, _ in rows)))
+        return deleted
+
+    # Documents
+
+    async def _get_document(self, key: ThreadKey, name: str) -> Document | None:
+        reply = await self._run(scripts.GET_DOCUMENT, key, [name.encode()])
+        if reply[0] == _ABSENT or reply[1] is None:
+            return None
+        try:
+            revision, updated_ms, value = reply[1].split(b" ", 2)
+            return Document(name, value, int(revision), int(updated_ms))
+        except ValueError:
+            raise CorruptRecordError(f"The document {name!r} of {key} is damaged on the server.") from None
+
+    async def _put_document(self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None) -> Document:
+        reply = await self._run(scripts.PUT_DOCUMENT, key, [name.encode(), value, _number(expected_revision)])
+        if reply[0] == _CONFLICT:
+            raise ConflictError(f"Document {name!r} of {key} has revision {reply[1]}.", reply[1])
+        return Document(name, value, reply[1], reply[2])
+
+    async def _delete_document(self, key: ThreadKey, name: str) -> bool:
+        reply = await self._run(scripts.DELETE_DOCUMENT, key, [name.encode()])
+        return reply[0] == _DONE and reply[1] == 1
+
+    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+        reply = await self._run(scripts.LIST_DOCUMENTS, key, [])
+        return () if reply[0] == _ABSENT else tuple(sorted(name.decode() for name in reply[1]))
+
+    # Running scripts
+
+    def _linked(self) -> Link:
+        assert self._link is not None
+        return self._link
+
+    async def _run(self, script: scripts.Script, key: ThreadKey, arguments: list[bytes]) -> Any:
+        names = self._names.of(key)
+        now = b"" if self._own_clock is None else b"%d" % int(self._own_clock() * 1000)
+        try:
+            reply = await self._linked().run(script, names, [names.owner, now, names.member, *arguments])
+        except ServerError as error:
+            raise refused(self._server, error, names.names[0]) from None
+        if reply[0] == _OWNER:
+            raise InvalidIdentifierError(
+                f"{key} has the same key ({names.names[0].decode()!r}) as a thread of another prefix or tenant: "
+                "choose a prefix that no other one continues with a colon."
+            )
+        if reply[0] == _SCHEMA:
+            raise SchemaError(f"{key} was written by a newer everthread (schema {reply[1].decode()}): upgrade.")
+        return reply
+
+
+def _append_arguments(request: AppendRequest) -> list[bytes]:
+    messages, retention = request.messages, request.retention
+    _check_turn_bytes(request)
+    formats = {message.format for message in messages}
+    uniform = len(formats) == 1 and all(message.created_at is None for message in messages)
+    arguments = [
+        request.append_id.encode(),
+        _number(request.expected_seq),
+        _number(retention.max_messages),
+        _number(retention.expire_ms),
+        b"" if request.default_title is None else b"=" + request.default_title.encode(),
+        _packed_links(request.links),
+        _format_code(messages[0].format) if uniform else b"",
+    ]
+    arguments += [message.payload for message in messages]
+    if not uniform:
+        arguments += [_fact(offset, message) for offset, message in enumerate(messages)]
+    return arguments
+
+
+def _check_turn_bytes(request: AppendRequest) -> None:
+    size = sum(len(message.payload) for message in request.messages)
+    if size > MAX_TURN_BYTES:
+        raise LimitExceededError(
+            f"A turn of {size:,} bytes for {request.key}: at most {MAX_TURN_BYTES:,} go into one append.",
+            size,
+            MAX_TURN_BYTES,
+        )
+
+
+def _fact(offset: int, message: NewMessage) -> bytes:
+    created = b"" if message.created_at is None else b"%d" % to_milliseconds(message.created_at)
+    return b"%b,%d,%d,%b" % (created, offset, len(message.payload), _format_code(message.format))
+
+
+def _format_code(name: str) -> bytes:
+    return _CODES.get(name) or b"=" + name.encode()
+
+
+def _packed_links(links: TurnLinks) -> bytes:
+    if not (links.spans or links.open_calls or links.early_results):
+        return b""
+    return msgspec.msgpack.encode((links.spans, _as_text(links.open_calls), _as_text(links.early_results)))
+
+
+def _as_text(pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    # A call's id may be any text that a model gave, also with a lone surrogate, which has no UTF-8 form.
+    return [(call_id.encode(errors="backslashreplace").decode(), at) for call_id, at in pairs]
+
+
+def _page(key: ThreadKey, reply: Any) -> MessagePage:
+    if reply[0] == _ABSENT:
+        return MessagePage((), 0, 0)
+    _, head, following, ordinal, runs, payloads, facts = reply
+    # Where facts were lost they are missing at the oldest end.
+    missing = len(payloads) - len(facts)
+    facts = [b""] * missing + facts if missing > 0 else facts
+    seqs = _positions(ordinal, len(payloads), runs)
+    messages = [_message(key, *row) for row in zip(seqs, payloads, facts, strict=True)]
+    return MessagePage(tuple(messages), head, following)
+
+
+def _positions(ordinal: int, count: int, runs: bytes) -> Sequence[int]:
+    if not runs:
+        return range(ordinal, ordinal + count)
+    # Each run says where it begins, as ordinal:position.
+    begins = [int(run.partition(b":")[0]) for run in runs.split()]
+    shifts = [0, *(int(run.partition(b":")[2]) - begin for run, begin in zip(runs.split(), begins, strict=True))]
+    return [place + shifts[bisect_right(begins, place)] for place in range(ordinal, ordinal + count)]
+
+
+def _message(key: ThreadKey, seq: int, payload: bytes, fact: bytes) -> Message:
+    created, _, rest = fact.partition(b",")
+    offset, _, rest = rest.partition(b",")
+    code = rest.partition(b",")[2]
+    turn = seq - int(offset) if offset else seq
+    return Message(seq, payload, _format_of(code, payload, key), int(created) if created else None, turn)
+
+
+def _format_of(code: bytes, payload: bytes, key: ThreadKey) -> str:
+    known = _FORMATS.get(code)
+    if known is not None:
+        return known
+    if code.startswith(b"="):
+        return code[1:].decode()
+    try:
+        return recognise(decode(payload, key))
+    except CorruptRecordError:
+        # Another program wrote it. Whoever decodes it is told which one; the others can still be read.
+        return "json"
+
+
+def _thread(key: ThreadKey, reply: Any) -> Thread:
+    _, head, following, count, size, created, updated, revision, expires, title, metadata = reply
+    return Thread(
+        key,
+        head,
+        following,
+        count,
+        size,
+        created,
+        updated,
+        title[1:].decode() if title else None,
+        cast(Mapping[str, object], msgspec.json.decode(metadata[1:])) if metadata else {},
+        revision,
+        None if expires < 0 else expires,
+    )
+
+
+def _check_exists(key: ThreadKey, reply: Any) -> None:
+    if reply[0] == _ABSENT:
+        raise ThreadNotFoundError(f"There is no {key}.")
+
+
+def _number(value: int | None) -> bytes:
+    return b"" if value is None else b"%d" % value
+
+
+def _checked_timeout(timeout: object) -> float:
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < 86_400:
+        raise ConfigurationError("timeout must be a number of seconds above 0.")
+    return float(timeout)

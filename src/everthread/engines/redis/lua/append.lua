@@ -1,0 +1,120 @@
+-- Writes one turn and trims the head.
+--
+-- ARGV  4 append id  5 expected position or ''  6 messages to keep or ''  7 milliseconds to live or ''
+--       8 '=' and the title for a thread without one, or ''  9 how calls and results hang together, or ''
+--       10 format of all messages, or '' where each has a fact of its own  11… messages, then those facts
+-- Reply {0, first position, next position, 1 if this had been written before}
+local MOST_IDS, MOST_CALLS = 1000, 1000
+local FIRST = 11
+
+local function earlier(thread, append_id)
+  return call('HGET', KEYS[5 + thread.ids], append_id)
+    or (thread.ids_count >= MOST_IDS and call('HGET', KEYS[8 - thread.ids], append_id))
+end
+
+-- Two generations: the older is dropped when the newer is full, so at least MOST_IDS are remembered.
+local function remember(thread, append_id, first, count)
+  if thread.ids_count > 0 and thread.ids_count % MOST_IDS == 0 then
+    thread.ids = 3 - thread.ids
+    call('UNLINK', KEYS[5 + thread.ids])
+  end
+  thread.ids_count = thread.ids_count + 1
+  call('HSET', KEYS[5 + thread.ids], append_id, whole(first) .. ',' .. count)
+end
+
+local function push(thread, count)
+  local facts, now = {}, whole(NOW)
+  local format = ARGV[10]
+  for at = 1, count do
+    local payload = ARGV[FIRST + at - 1]
+    if format ~= '' then
+      facts[at] = now .. ',' .. at - 1 .. ',' .. #payload .. ',' .. format
+    else
+      local fact = ARGV[FIRST + count + at - 1]
+      facts[at] = string.sub(fact, 1, 1) == ',' and now .. fact or fact
+    end
+    thread.size = thread.size + #payload
+  end
+  local beside
+  for start = 1, count, CHUNK do
+    local stop = math.min(start + CHUNK - 1, count)
+    call('RPUSH', LIST, unpack(ARGV, FIRST + start - 1, FIRST + stop - 1))
+    beside = call('RPUSH', FACTS, unpack(facts, start, stop))
+  end
+  thread.count = thread.count + count
+  thread.next = thread.next + count
+  thread.tail = fingerprint(ARGV[FIRST + count - 1])
+  -- The server may have evicted the facts alone, if its policy says so.
+  for _ = beside + 1, thread.count do call('LPUSH', FACTS, ',0,0,?') end
+  if beside > thread.count then call('LTRIM', FACTS, -thread.count, -1) end
+end
+
+-- Adds a span, none of the others ending after it, and merges it with those it touches.
+local function add_span(from, to)
+  while from < to do
+    local last = call('ZREVRANGE', SPANS, 0, 0, 'WITHSCORES')
+    if not last[1] or tonumber(last[2]) < from then break end
+    call('ZREM', SPANS, last[1])
+    from, to = math.min(from, tonumber(last[1])), math.max(to, tonumber(last[2]))
+  end
+  if from < to then call('ZADD', SPANS, whole(to), whole(from)) end
+end
+
+-- The same rules as everthread.retention.resolve: a result whose call is not known is tied to what stands before it.
+local function link(thread, first, packed)
+  local links = cmsgpack.unpack(packed)
+  local spans, answered = {}, {}
+  for _, span in ipairs(links[1]) do spans[#spans + 1] = { first + span[1], first + span[2] } end
+  for _, result in ipairs(links[3]) do
+    local called = not answered[result[1]] and tonumber(call('ZSCORE', CALLS, result[1]))
+    spans[#spans + 1] = { called or first + result[2] - 1, first + result[2] }
+    answered[result[1]] = true
+  end
+  table.sort(spans, function(one, other) return one[2] < other[2] end)
+  for _, span in ipairs(spans) do add_span(span[1], span[2]) end
+  for id in pairs(answered) do call('ZREM', CALLS, id) end
+  for _, open in ipairs(links[2]) do call('ZADD', CALLS, whole(first + open[2]), open[1]) end
+  call('ZREMRANGEBYRANK', CALLS, 0, -MOST_CALLS - 1)
+  thread.linked = true
+end
+
+local function trim(thread, most)
+  if most and thread.count > most then
+    drop_head(thread, most > 0 and seq_at(thread, thread.count - most) or thread.next)
+    if thread.count == 0 then thread.tail = '' end
+  end
+end
+
+local function set_expiry(thread, ttl_ms)
+  if ttl_ms then
+    call('HSET', META, 'expires', whole(NOW + ttl_ms))
+    expire_all(ttl_ms)
+  elseif thread.expires then
+    call('HDEL', META, 'expires')
+    expire_all(nil)
+  end
+end
+
+local thread, refusal = load_to_write(true)
+if refusal then return refusal end
+local before = not thread.is_new and earlier(thread, ARGV[4])
+if before then
+  local first, count = string.match(before, '(%d+),(%d+)')
+  return { 0, tonumber(first), first + count, 1 }
+end
+local expected = tonumber(ARGV[5])
+if expected and expected ~= thread.next then return { 2, thread.next } end
+
+local count = #ARGV - FIRST + 1
+if ARGV[10] == '' then count = count / 2 end
+local first = thread.next
+begin_run(thread)
+push(thread, count)
+if ARGV[9] ~= '' then link(thread, first, ARGV[9]) end
+trim(thread, tonumber(ARGV[6]))
+remember(thread, ARGV[4], first, count)
+touch(thread)
+save(thread)
+if ARGV[8] ~= '' and not thread.title then call('HSET', META, 'title', string.sub(ARGV[8], 2)) end
+set_expiry(thread, tonumber(ARGV[7]))
+return { 0, first, thread.next, 0 }

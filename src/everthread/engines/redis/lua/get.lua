@@ -1,0 +1,10 @@
+-- What is known of a thread without its messages.
+--
+-- Reply {0, head position, next position, count, bytes, created, updated, revision, expires or -1, title, metadata},
+-- the last two '' or '=' and the value.
+local thread, refusal = load()
+if refusal then
+  if refusal[1] == 1 and RECENT then call('ZREM', RECENT, NAME) end
+  return refusal
+end
+return describe(thread)

@@ -1,0 +1,33 @@
+-- Keeps positions from 4 up to below 5 (or '' for no end), moved to where no result is cut from its call.
+-- Reply {0, how many were dropped, head position, next position}
+local function drop_late_runs(thread)
+  local kept, shift = '', 0
+  for from, at in string.gmatch(thread.runs, '(%d+):(%d+)') do
+    if tonumber(from) >= thread.dropped + thread.count then break end
+    kept, shift = kept .. from .. ':' .. at .. ' ', at - from
+  end
+  thread.runs, thread.shift = kept, shift
+end
+
+local function drop_tail(thread, seq)
+  local keep = index_from(thread, seq)
+  local gone = thread.count - keep
+  if gone > 0 then
+    thread.size = thread.size - bytes_of(call('RPOP', FACTS, gone))
+    if keep > 0 then call('LTRIM', LIST, 0, keep - 1) else call('UNLINK', LIST) end
+    thread.count = keep
+    drop_late_runs(thread)
+  end
+  if thread.linked then forget_links(whole(seq), '+inf') end
+end
+
+local thread, refusal = load_to_write(false)
+if refusal then return refusal end
+local count = thread.count
+drop_head(thread, tonumber(ARGV[4]))
+local stop = tonumber(ARGV[5])
+if stop and stop < thread.next then drop_tail(thread, safe_stop(thread, stop)) end
+thread.tail = thread.count > 0 and fingerprint(call('LINDEX', LIST, -1)) or ''
+touch(thread)
+save(thread)
+return { 0, count - thread.count, head_of(thread), thread.next }
