@@ -12,7 +12,7 @@ stored again; and what a user says again (a second "yes") must be. So:
 - Without known ids, a last message of the user is new.
 
 Clients seldom give a message back exactly as it was. Two messages are taken for the same if role, text, media and tool
-calls agree; if that finds nothing, tool traffic is left out of the comparison, since many clients do not show it.
+calls agree, or without tool traffic, which many clients do not show, if more is found so.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def find_replay(inputs: Sequence[Message], history: Sequence[Message], *, comple
         return nothing
     found = _by_id(inputs, history)
     if found is None and is_transcript(inputs):
-        found = _by_content(inputs, history, complete, with_tools=True)
-        found = found or _by_content(inputs, history, complete, with_tools=False)
+        ways = (_by_content(inputs, history, complete, with_tools=seen) for seen in (True, False))
+        found = max((way for way in ways if way is not None), default=None)
     if found is None:
         return nothing
     count, history_before = found

@@ -26,21 +26,22 @@ _APPROVALS = frozenset({"function_approval_request", "function_approval_response
 
 class _Place(NamedTuple):
     at: int
-    content: Content
+    """Which message."""
+    part: int
+    """Which of its contents."""
+    call_id: str
 
 
 def valid_history(history: Sequence[Message], inputs: Sequence[Message]) -> list[Message]:
     """The history as a model service accepts it before these inputs; nothing is changed in place."""
     pairs, orphans, unanswered = _pair_up(history)
-    if not pairs and not orphans and not unanswered:
-        return list(history)
     waiting = _waiting(history, inputs, unanswered)
-    dropped = {id(place.content) for place in (*orphans, *unanswered) if place.at not in waiting}
+    dropped = {place for place in (*orphans, *unanswered) if place.at not in waiting}
     moved: dict[int, list[_Place]] = {}
     for call, result in pairs:
         if any(message.role != "tool" for message in history[call.at + 1 : result.at + 1]):
             moved.setdefault(call.at, []).append(result)
-            dropped.add(id(result.content))
+            dropped.add(result)
     return list(_rebuilt(history, dropped, moved)) if dropped else list(history)
 
 
@@ -50,58 +51,64 @@ def _pair_up(history: Sequence[Message]) -> tuple[list[tuple[_Place, _Place]], l
     pairs: list[tuple[_Place, _Place]] = []
     orphans: list[_Place] = []
     unanswered: list[_Place] = []
-    for index, message in enumerate(history):
-        for content in message.contents:
-            call_id = content.call_id
-            if call_id is None:
-                continue
-            if _is_call(content):
-                if call_id in open_calls:
-                    unanswered.append(open_calls[call_id])
-                open_calls[call_id] = _Place(index, content)
-            elif content.type == "function_result":
-                call = open_calls.pop(call_id, None)
-                if call is None:
-                    orphans.append(_Place(index, content))
-                else:
-                    pairs.append((call, _Place(index, content)))
+    for place, content in _linked(history):
+        if content.type == "function_result":
+            call = open_calls.pop(place.call_id, None)
+            if call is None:
+                orphans.append(place)
+            else:
+                pairs.append((call, place))
+        else:
+            if place.call_id in open_calls:
+                unanswered.append(open_calls[place.call_id])
+            open_calls[place.call_id] = place
     return pairs, orphans, [*unanswered, *open_calls.values()]
+
+
+def _linked(history: Sequence[Message]) -> Iterator[tuple[_Place, Content]]:
+    for at, message in enumerate(history):
+        for part, content in enumerate(message.contents):
+            if content.call_id is not None and (content.type == "function_result" or _is_call(content)):
+                yield _Place(at, part, content.call_id), content
 
 
 def _is_call(content: Content) -> bool:
     if content.type != "function_call":
         return False
-    return not content.informational_only and not getattr(content, "hosted", False)
+    return not getattr(content, "informational_only", False) and not getattr(content, "hosted", False)
 
 
-def _waiting(history: Sequence[Message], inputs: Sequence[Message], unanswered: Iterable[_Place]) -> set[int]:
+def _waiting(history: Sequence[Message], inputs: Sequence[Message], unanswered: Sequence[_Place]) -> set[int]:
     """The messages whose calls still wait for an answer, or get it from the input.
 
     All calls of such a message: the framework holds back the others until all are answered.
     """
-    answered = set(_answered(inputs)) | set(_answered(history, pending=True))
-    return {place.at for place in unanswered if place.content.call_id in answered}
+    if not unanswered:
+        return set()
+    answered = {*_approved(history), *_approved(inputs)}
+    answered |= {place.call_id for place, content in _linked(inputs) if content.type == "function_result"}
+    return {place.at for place in unanswered if place.call_id in answered}
 
 
-def _answered(messages: Iterable[Message], *, pending: bool = False) -> Iterator[str | None]:
+def _approved(messages: Iterable[Message]) -> Iterator[str | None]:
+    """The calls that an approval asks for or grants."""
     for message in messages:
         for content in message.contents:
-            if content.type in _APPROVALS:
-                if content.function_call is not None:
-                    yield content.function_call.call_id
-            elif content.type == "function_result" and not pending:
-                yield content.call_id
+            if content.type in _APPROVALS and content.function_call is not None:
+                yield content.function_call.call_id
 
 
-def _rebuilt(history: Sequence[Message], dropped: set[int], moved: dict[int, list[_Place]]) -> Iterator[Message]:
-    for index, message in enumerate(history):
-        kept = [content for content in message.contents if id(content) not in dropped]
+def _rebuilt(history: Sequence[Message], dropped: set[_Place], moved: dict[int, list[_Place]]) -> Iterator[Message]:
+    gone = {(place.at, place.part) for place in dropped}
+    for at, message in enumerate(history):
+        kept = [content for part, content in enumerate(message.contents) if (at, part) not in gone]
         if len(kept) == len(message.contents):
             yield message
         elif any(content.type != "text_reasoning" for content in kept):
             yield _with(message, kept)
-        for result in moved.get(index, ()):
-            yield _with(history[result.at], [result.content])
+        for result in moved.get(at, ()):
+            source = history[result.at]
+            yield _with(source, [source.contents[result.part]])
 
 
 def _with(message: Message, contents: list[Content]) -> Message:
