@@ -118,15 +118,24 @@ class BaseEngine(Store):
         if self._is_open:
             self._check_loop()
             return
-        if self._is_closed:
-            raise ConfigurationError(f"This store ({self.location}) was closed: open a new one.")
+        self._check_not_closed()
         if self._opening is None:
             self._loop, self._opening = asyncio.get_running_loop(), asyncio.Lock()
         self._check_loop()
         async with self._opening:
-            if not self._is_open:
-                await self._translated(self._open())
-                self._is_open = True
+            self._check_not_closed()
+            if self._is_open:
+                return
+            await self._translated(self._open())
+            if self._is_closed:
+                # Closed while it opened: what has just been opened is nobody's.
+                await self._translated(self._finish())
+                self._check_not_closed()
+            self._is_open = True
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise ConfigurationError(f"This store ({self.location}) was closed: open a new one.")
 
     async def aclose(self) -> None:
         if self._is_closed:
