@@ -56,6 +56,7 @@ class AppendRequest(msgspec.Struct, frozen=True):
 
     Attributes:
         now_ms: The time by this process's clock, for engines whose storage has no clock.
+        is_new_id: The id was made for this append, so no earlier one can have had it.
     """
 
     key: ThreadKey
@@ -66,6 +67,7 @@ class AppendRequest(msgspec.Struct, frozen=True):
     retention: Retention
     default_title: str | None
     now_ms: int
+    is_new_id: bool = False
 
 
 class ThreadChange(msgspec.Struct, frozen=True):
@@ -176,6 +178,7 @@ class BaseEngine(Store):
             _checked_retention(retention) or self.retention,
             _checked_title(default_title),
             int(self._clock() * 1000),
+            append_id is None,
         )
         await self._ready()
         return await self._translated(self._append_one(request))

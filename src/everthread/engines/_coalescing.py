@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from everthread.errors import EverthreadError, StoreUnavailableError
@@ -24,13 +24,19 @@ class Coalescer(Generic[Q, R]):
         send: Carries out a batch; returns a result or an error for each item, in order. If it
             raises, every item of the batch gets that error.
         max_batch: How many items go together at most.
+        when_idle: Called when nothing waits and nothing is under way any more.
     """
 
     def __init__(
-        self, send: Callable[[Sequence[Q]], Awaitable[Sequence[R | EverthreadError]]], *, max_batch: int = 256
+        self,
+        send: Callable[[Sequence[Q]], Awaitable[Sequence[R | EverthreadError]]],
+        *,
+        max_batch: int = 256,
+        when_idle: Callable[[], object] = lambda: None,
     ):
         self._send = send
         self._max_batch = max_batch
+        self._when_idle = when_idle
         self._waiting: deque[tuple[Q, asyncio.Future[R]]] = deque()
         self._sender: asyncio.Task[None] | None = None
 
@@ -64,6 +70,7 @@ class Coalescer(Generic[Q, R]):
                 if not answer.done():
                     answer.set_exception(StoreUnavailableError("The store was stopped before this was sent."))
             self._waiting.clear()
+            self._when_idle()
 
     def _next_batch(self) -> list[tuple[Q, asyncio.Future[R]]]:
         batch: list[tuple[Q, asyncio.Future[R]]] = []
@@ -89,6 +96,38 @@ class Coalescer(Generic[Q, R]):
                     answer.set_exception(result)
                 else:
                     answer.set_result(result)
+
+
+class KeyedCoalescer(Coalescer[Q, R]):
+    """A coalescer for each key, for storages where each key's batch is a request of its own: none waits for another's.
+
+    Args:
+        send: As for `Coalescer`; every item of a batch has the same key.
+        key: The key of an item.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Q]], Awaitable[Sequence[R | EverthreadError]]],
+        *,
+        key: Callable[[Q], Hashable],
+        max_batch: int = 256,
+    ):
+        super().__init__(send, max_batch=max_batch)
+        self._key = key
+        self._busy: dict[Hashable, Coalescer[Q, R]] = {}
+
+    async def submit(self, item: Q) -> R:
+        key = self._key(item)
+        if key not in self._busy:
+            self._busy[key] = Coalescer(
+                self._send, max_batch=self._max_batch, when_idle=lambda: self._busy.pop(key, None)
+            )
+        return await self._busy[key].submit(item)
+
+    async def drain(self) -> None:
+        while self._busy:
+            await next(iter(self._busy.values())).drain()
 
 
 def _fail(batch: Sequence[tuple[object, asyncio.Future[R]]], error: Exception) -> None:
