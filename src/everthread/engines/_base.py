@@ -102,9 +102,10 @@ class BaseEngine(Store):
         self._clock = clock
         self._new_id = new_id or append_ids()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Lock | None = None
+        self._opening = asyncio.Lock()
         self._is_open = False
         self._is_closed = False
+        self._must_close = False
 
     @classmethod
     @abstractmethod
@@ -121,31 +122,32 @@ class BaseEngine(Store):
             self._check_loop()
             return
         self._check_not_closed()
-        if self._opening is None:
-            self._loop, self._opening = asyncio.get_running_loop(), asyncio.Lock()
+        if not self._opening.locked():
+            # After an opening that failed the next try may come from another loop.
+            self._loop = asyncio.get_running_loop()
         self._check_loop()
         async with self._opening:
             self._check_not_closed()
-            if self._is_open:
-                return
-            await self._translated(self._open())
-            if self._is_closed:
-                # Closed while it opened: what has just been opened is nobody's.
-                await self._translated(self._finish())
-                self._check_not_closed()
-            self._is_open = True
+            if not self._must_close:
+                await self._translated(self._open())
+                self._must_close = True
+            self._is_open = not self._is_closed
+        self._check_not_closed()
 
     def _check_not_closed(self) -> None:
         if self._is_closed:
             raise ConfigurationError(f"This store ({self.location}) was closed: open a new one.")
 
     async def aclose(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._is_open:
-            self._is_open = False
-            await self._translated(self._finish())
+        if self._must_close:
+            self._check_loop()
+        # Nothing new begins from here on; an opening that is under way is waited for.
+        self._is_closed, self._is_open = True, False
+        async with self._opening:
+            if self._must_close:
+                await self._translated(self._finish())
+                # Only now, so that a closing which was cancelled can be asked for again.
+                self._must_close = False
 
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():
