@@ -52,7 +52,7 @@ def run(option: str | None, thread_id: str | None, model_option: str | None, max
 
 
 async def _run(option: str | None, thread_id: str | None, model_option: str | None, max_messages: int) -> int:
-    terminal = Terminal(rendering.menu_lines)
+    terminal = Terminal(rendering.reminder)
     model = choose_model(model_option, os.environ, pace=WORD_PACE if terminal.is_interactive else 0)
     url = store_url(option, os.environ)
     try:
@@ -74,6 +74,7 @@ class _Client:
         self._url = url
         self._unsent = ""
         self._failed = False
+        self._is_kept = False
         self._choices: dict[str, Callable[[], Awaitable[None]]] = {
             "1": self._compose,
             "2": self._history,
@@ -132,7 +133,7 @@ class _Client:
         except EverthreadError as error:
             self._not_sent(explain(error, self._url), unsure=isinstance(error, OutcomeUnknownError))
         else:
-            self._unsent = ""
+            self._unsent, self._is_kept = "", True
             if self._conversation.stop.is_set():
                 self._terminal.show("(stopped; what you read is kept)")
 
@@ -218,6 +219,7 @@ class _Client:
     async def _header(self) -> None:
         thread = await self._conversation.current()
         title = None if thread is None else await self._conversation.title_of(thread)
+        self._is_kept = thread is not None and thread.count > 0
         name = rendering.one_line(title, 80) if title else "a fresh one" if thread is None else "untitled"
         facts = (
             ("thread", f"{name} ({self._conversation.key.thread_id})"),
@@ -234,7 +236,8 @@ class _Client:
             self._terminal.show(*rendering.message_lines(message, now=_now(), width=self._terminal.width))
 
     def _goodbye(self) -> None:
-        self._terminal.show("Goodbye.")
+        again = f" To go on: everthread chat --thread {self._conversation.key.thread_id}" if self._is_kept else ""
+        self._terminal.show(f"Goodbye.{again}")
 
     def _not_sent(self, why: str, *, unsure: bool = False) -> None:
         kept = "It may have been kept; see [2]." if unsure else "Your message was not kept."

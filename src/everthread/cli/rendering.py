@@ -24,6 +24,8 @@ MENU = (
     ("4", "start a fresh thread"),
     ("0", "exit"),
 )
+REMINDER = "1 send · 2 history · 3 load · 4 fresh · 0 exit"
+SHORT_REMINDER = "1 send 2 history 3 load 4 new 0 exit"
 INDENT = "  "
 LONGEST_TOOL_TEXT = 400
 """Tool calls and results are shortened to so many characters in a transcript; texts never are."""
@@ -227,3 +229,8 @@ def menu_lines(width: int | None = None) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def reminder(width: int) -> str:
+    """The menu in one short line, for below the prompt."""
+    return REMINDER if len(REMINDER) <= width else SHORT_REMINDER

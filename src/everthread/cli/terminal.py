@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from types import FrameType
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from everthread.cli.rendering import WordWrap, sanitise
+from everthread.cli.rendering import WordWrap, sanitise, wrapped
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -44,10 +44,11 @@ class Terminal:
     """Reads lines and shows text.
 
     Args:
-        toolbar: Lines to show below the main prompt, for a number of columns.
+        toolbar: A line to show below the main prompt, for a number of columns. Terminals that do not
+            tell where their cursor is go without it.
     """
 
-    def __init__(self, toolbar: Callable[[int], Sequence[str]]) -> None:
+    def __init__(self, toolbar: Callable[[int], str]) -> None:
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             # Text that a legacy encoding lacks becomes a question mark, not a crash.
             if isinstance(stream, TextIOWrapper):
@@ -93,12 +94,12 @@ class Terminal:
         return line
 
     async def _edit_line(self, session: PromptSession[str], prompt: str, default: str, with_toolbar: bool) -> str:
+        session.bottom_toolbar = self._toolbar_text if with_toolbar else None
         while True:
             try:
                 return await session.prompt_async(
                     [("class:you", f"{prompt}> ")],
                     default=default,
-                    bottom_toolbar=self._toolbar_text if with_toolbar else None,
                     handle_sigint=False,
                 )
             except EOFError:
@@ -109,7 +110,7 @@ class Terminal:
                 default = ""
 
     def _toolbar_text(self) -> str:
-        return "\n".join(self._toolbar(self.width or NARROWEST))
+        return self._toolbar(self.width or NARROWEST)
 
     def _prompt_session(self) -> PromptSession[str]:
         from prompt_toolkit import PromptSession
@@ -117,21 +118,21 @@ class Terminal:
         from prompt_toolkit.styles import Style
 
         # What was typed is recalled within this run only: a history file would be a second copy of conversations.
-        plain = bool(os.environ.get("NO_COLOR"))
-        style = {"you": "bold" if plain else "bold ansicyan", "bottom-toolbar": "noreverse", "bottom-toolbar.text": ""}
+        colours = ("", "") if os.environ.get("NO_COLOR") else ("ansicyan", "ansibrightblack")
+        style = {"you": f"bold {colours[0]}", "bottom-toolbar": "noreverse", "bottom-toolbar.text": colours[1]}
         return PromptSession(history=InMemoryHistory(), style=Style.from_dict(style))
 
     # Output
 
     def show(self, *lines: Text | str) -> None:
-        """Prints lines as they are: broken already where that is wanted."""
+        """Prints lines: rendered ones as they are, plain text broken at words."""
         for line in lines:
-            self._out.print(line, soft_wrap=True)
+            self._out.print(line if isinstance(line, Text) else wrapped(line, self.width), soft_wrap=True)
 
     def complain(self, text: str) -> None:
         """Says what went wrong, on standard error."""
-        for line in text.split("\n"):
-            self._err.print(Text(sanitise(line), style="red"), soft_wrap=not self._err.is_terminal)
+        width = self._err.width - 1 if self._err.is_terminal else None
+        self._err.print(Text(wrapped(sanitise(text), width), style="red"), soft_wrap=True)
 
     @contextmanager
     def replying(self, speaker: str, stop: asyncio.Event) -> Generator[Callable[[str], None]]:
