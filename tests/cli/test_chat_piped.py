@@ -1,0 +1,228 @@
+"""The interactive client with its input piped: what scripts do, on real stores, across processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.driving import PROGRAM, environment, piped
+from tests.cli.scripted_model import scripted_model
+from tests.servers import Server, free_port, redis_server
+
+MENU = (
+    "[1] send a message  [2] show this thread's history  [3] load a saved thread and go on  "
+    "[4] start a fresh thread  [0] exit"
+)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/threads.db"
+    server: Server = request.getfixturevalue("plain_redis_server")
+    prefix: str = request.getfixturevalue("fresh_prefix")
+    return f"redis://127.0.0.1:{server.port}/0?prefix={prefix}"
+
+
+def test_what_one_process_is_told_another_remembers(store: str, tmp_path: Path) -> None:
+    first = piped("1\nI am Ana\n0\n", "--store", store, home=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "Nice to meet you, Ana" in first.stdout
+    second = piped("hello\n3\n2\nwhat is my name?\n0\n", "--store", store, home=tmp_path)
+    assert second.returncode == 0, second.stderr
+    listed, _, loaded = second.stdout.partition("  2  I am Ana  2 messages, ")
+    assert "Ana" not in listed
+    assert "Nice to meet you, Ana" in loaded
+    assert "Your name is Ana." in loaded
+
+
+def test_output_is_plain_lines_with_the_menu_and_no_prompts(store: str, tmp_path: Path) -> None:
+    done = piped("1\nI am Ana\n0\n", "--store", store, home=tmp_path)
+    assert "\x1b" not in done.stdout
+    assert MENU in done.stdout.splitlines()
+    assert "you>" not in done.stdout
+    assert "message>" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_header_names_the_thread_and_where_it_is_kept(tmp_path: Path) -> None:
+    done = piped("", "--thread", "trip 7", "--store", f"sqlite:///{tmp_path}/kept.db", home=tmp_path)
+    assert "trip 7" in done.stdout
+    assert "kept.db" in done.stdout
+
+
+def test_the_end_of_the_input_says_goodbye_and_is_a_success(store: str, tmp_path: Path) -> None:
+    done = piped("", "--store", store, home=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith("Goodbye.")
+
+
+def test_the_end_of_the_input_inside_a_question_is_a_success_too(tmp_path: Path) -> None:
+    for text in ("1\n", "hello\n3\n", "4\n"):
+        done = piped(text, home=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "Goodbye." in done.stdout
+
+
+def test_history_shows_every_message_and_an_empty_thread_says_so(store: str, tmp_path: Path) -> None:
+    done = piped("2\nI am Ana\n/history\n0\n", "--store", store, home=tmp_path)
+    before, _, after = done.stdout.partition("Nice to meet you, Ana")
+    assert "This thread is empty" in before
+    assert "user  " in after
+    assert "  I am Ana\n" in after
+    assert "  Nice to meet you, Ana." in after
+
+
+def test_a_fresh_thread_is_asked_for_first_and_knows_nothing(tmp_path: Path) -> None:
+    done = piped("I am Ana\n4\nn\nwhat is my name?\n/new\ny\nwhat is my name?\n0\n", home=tmp_path)
+    same, _, fresh = done.stdout.partition("Your name is Ana.")
+    assert "Still in the same thread" in same
+    assert "You have not told me your name." in fresh
+
+
+def test_wrong_numbers_and_words_are_answered_kindly_and_nothing_is_sent(tmp_path: Path) -> None:
+    done = piped("7\n/what\nhello\n3\n0\n9\nLisbon\nn\n\n2\n0\n", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "There is no choice 7" in done.stdout
+    assert "There is no choice /what" in done.stdout
+    assert "There is no thread 0 in the list" in done.stdout
+    assert "There is no thread 9 in the list" in done.stdout
+    assert "There is no thread lisbon in the list" in done.stdout
+    assert "These were all." in done.stdout
+    assert done.stdout.count("user  ") == 1
+
+
+def test_loading_where_nothing_is_saved_says_so(tmp_path: Path) -> None:
+    assert "No threads are saved here yet." in piped("3\n0\n", home=tmp_path).stdout
+
+
+def test_a_number_can_be_sent_as_a_message(tmp_path: Path) -> None:
+    done = piped("1\n2\n2\n0\n", home=tmp_path)
+    assert "user  " in done.stdout
+    assert "\n  2\n" in done.stdout
+
+
+def test_threads_are_listed_in_pages_the_newest_first_and_numbers_go_on(tmp_path: Path) -> None:
+    talk = "".join(f"I am Traveller{number}\n4\ny\n" for number in range(12))
+    piped(talk, home=tmp_path)
+    done = piped("3\nn\n12\n0\n", home=tmp_path)
+    listing = done.stdout.splitlines()
+    assert any(line.startswith("  1  I am Traveller11  2 messages") for line in listing)
+    assert any(line.startswith(" 12  I am Traveller0  2 messages") for line in listing)
+    assert "Nice to meet you, Traveller0" in done.stdout
+
+
+def test_a_thread_keeps_at_most_max_messages(tmp_path: Path) -> None:
+    done = piped("one\ntwo\nthree\n2\n0\n", "--max-messages", "4", home=tmp_path)
+    history = done.stdout[done.stdout.index("user  ") :]
+    assert "  one\n" not in history
+    assert "  two\n" in history
+    assert "  three\n" in history
+
+
+def test_the_default_store_is_in_the_users_data_folder_and_private(tmp_path: Path) -> None:
+    done = piped("I am Ana\n0\n", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (found,) = tmp_path.rglob("threads.db")
+    assert found.parent.stat().st_mode & 0o077 == 0
+
+
+def test_the_store_option_wins_over_everthread_store_and_that_over_redis_url(tmp_path: Path) -> None:
+    urls = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("option", "own", "redis")}
+    settings = {"EVERTHREAD_STORE": urls["own"], "REDIS_URL": urls["redis"]}
+    assert "option.db" in piped("", "--store", urls["option"], home=tmp_path, **settings).stdout
+    assert "own.db" in piped("", home=tmp_path, **settings).stdout
+    assert "redis.db" in piped("", home=tmp_path, REDIS_URL=urls["redis"]).stdout
+    assert "redis.db" in piped("", home=tmp_path, EVERTHREAD_STORE="", REDIS_URL=urls["redis"]).stdout
+
+
+def test_an_unreachable_store_gives_one_clear_message_without_the_password(tmp_path: Path) -> None:
+    port = free_port()
+    done = piped("hello\n", "--store", f"redis://:s3cret%21pass@127.0.0.1:{port}/0", home=tmp_path)
+    assert done.returncode == 1
+    for part in (f"127.0.0.1, port {port}", "TLS", "6380", "firewall"):
+        assert part in done.stderr
+    everything = done.stdout + done.stderr
+    assert "Traceback" not in everything
+    assert "s3cret" not in everything
+
+
+def test_a_wrong_password_is_refused_without_being_printed(tmp_path: Path) -> None:
+    with redis_server("redis", "--requirepass", "the-right-one") as server:
+        done = piped("hello\n", "--store", f"redis://:Wr0ngPassw0rd@127.0.0.1:{server.port}/0", home=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "password" in done.stderr.lower()
+    assert "Wr0ngPassw0rd" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("url", ["nothing://here", "/no/scheme.db", "sqlite:////proc/none/threads.db"])
+def test_a_store_that_cannot_be_ends_without_a_traceback(url: str, tmp_path: Path) -> None:
+    done = piped("hello\n", "--store", url, home=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_an_openai_compatible_server_is_talked_to_and_gets_the_earlier_turns(tmp_path: Path) -> None:
+    with scripted_model(["Hello ", "Ana."], ["You are Ana."]) as model:
+        settings = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "key-of-the-test"}
+        done = piped("I am Ana\nwho am I?\n0\n", "--model", "scripted", home=tmp_path, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "TravelPlanner> Hello Ana.\n" in done.stdout
+    assert "TravelPlanner> You are Ana.\n" in done.stdout
+    assert "key-of-the-test" not in done.stdout
+    assert model.requests[-1]["model"] == "scripted"
+    assert model.texts()[0][1].startswith("You are TravelPlanner")
+    assert model.texts()[1:] == [("user", "I am Ana"), ("assistant", "Hello Ana."), ("user", "who am I?")]
+
+
+def test_a_model_that_refuses_keeps_nothing_and_does_not_print_its_key(tmp_path: Path) -> None:
+    with scripted_model(401) as model:
+        settings = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "key-of-the-test"}
+        done = piped("I am Ana\n2\n0\n", home=tmp_path, **settings)
+    assert done.returncode == 1
+    assert "The model did not answer." in done.stderr
+    assert "Your message was not kept." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "key-of-the-test" not in done.stdout + done.stderr
+    assert "This thread is empty" in done.stdout
+
+
+def test_stored_escape_sequences_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    done = piped("I am Ana\x1b]0;owned\x07 \x1b[2J\n2\n3\n\n0\n", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "owned" in done.stdout
+    assert not {"\x1b", "\x07"} & set(done.stdout)
+
+
+def test_input_that_is_not_utf8_is_sent_without_what_cannot_be_read(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PROGRAM, "chat"], input=b"I am Ana \xff\xfe\n0\n", capture_output=True, env=environment(tmp_path), check=False
+    )
+    assert done.returncode == 0
+    assert b"Nice to meet you, Ana" in done.stdout
+
+
+def test_ctrl_c_while_waiting_for_input_leaves_with_130(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [PROGRAM, "chat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write("I am Ana\n")
+        process.stdin.flush()
+        while "Nice to meet you" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert "Traceback" not in process.stderr.read()
