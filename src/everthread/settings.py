@@ -15,6 +15,7 @@ from everthread.errors import ConfigurationError
 from everthread.model import Retention
 
 _SECRET_NAME = re.compile(r"pass|secret|token|key$|credential|sig$|pwd", re.IGNORECASE)
+_HOST = re.compile(r"(\[[^\]]*\]|[^\[\]:@]*)(:\d+)?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -51,6 +52,30 @@ def mask_url(url: str) -> str:
     if not mark:
         return head
     return head + "?" + "&".join(_mask_option(option) for option in query.split("&"))
+
+
+def without_credentials(url: str) -> str:
+    """The URL without user, password and secret options: enough to reconnect where the secrets come from elsewhere.
+
+    Raises:
+        ConfigurationError: Where the password ends cannot be told, so nothing could be left out for certain.
+    """
+    scheme, slashes, rest = url.partition("://")
+    if not slashes:
+        return url
+    place, mark, query = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    host = authority.rpartition("@")[2]
+    # An unescaped "/", "?" or "#" in a password ends the authority early, and the rest of it stands elsewhere.
+    hosts_are_plain = all(_HOST.fullmatch(each) for each in host.split(","))
+    if not hosts_are_plain or "#" in url or ("@" in path and "@" not in authority):
+        raise ConfigurationError("The user and password in this URL must be percent-encoded (/ as %2F, ? as %3F).")
+    options = [option for option in query.split("&") if not _is_secret(option.partition("=")[0])]
+    return f"{scheme}://{host}{slash}{path}" + (mark + "&".join(options) if any(options) else "")
+
+
+def _is_secret(name: str) -> bool:
+    return name == "username" or _SECRET_NAME.search(name) is not None
 
 
 def _mask_option(option: str) -> str:
