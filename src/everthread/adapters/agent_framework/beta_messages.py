@@ -169,7 +169,7 @@ class _ClassCodec(_DirectCodec):
         fields: Json = {}
         for name, value in attributes.items():
             # In the order of how often each is met.
-            kind: type[object] = type(value)
+            kind = cast(type[object], type(value))
             if kind in _SCALARS:
                 fields[name] = value
             elif value is None or name in _HIDDEN:
