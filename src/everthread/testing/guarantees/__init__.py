@@ -3,6 +3,7 @@
 from everthread.testing.guarantees.as_memory import AsMemory
 from everthread.testing.guarantees.atomic import Atomic
 from everthread.testing.guarantees.bounded import Bounded
+from everthread.testing.guarantees.cancelling import Cancelling
 from everthread.testing.guarantees.conflict_aware import ConflictAware
 from everthread.testing.guarantees.discreet import Discreet
 from everthread.testing.guarantees.documents import Documents, DocumentsProperties
@@ -33,6 +34,7 @@ class StoreContractSuite(
     Discreet,
     TypedErrors,
     HonestOwnership,
+    Cancelling,
     Truncating,
     Listing,
     Threads,
