@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from everthread.errors import ConfigurationError
+from everthread.settings import mask_url
 
 if TYPE_CHECKING:
     from agent_framework import BaseChatClient
@@ -78,7 +79,9 @@ def _openai(option: str | None, environ: Mapping[str, str]) -> Model:
     # Local servers want no key, but the client wants one.
     key = environ.get("OPENAI_API_KEY") or "unused"
     client = OpenAIChatCompletionClient(name, api_key=key, base_url=base_url)
-    return Model(client, f"{name} at {base_url}" if base_url else f"{name} (OpenAI)", _closing(client), (key,))
+    return Model(
+        client, f"{name} at {mask_url(base_url)}" if base_url else f"{name} (OpenAI)", _closing(client), (key,)
+    )
 
 
 def _azure(endpoint: str, deployment: str, environ: Mapping[str, str]) -> Model:
@@ -92,7 +95,9 @@ def _azure(endpoint: str, deployment: str, environ: Mapping[str, str]) -> Model:
         credential=None if key else _azure_credential(),
         api_version=environ.get("AOAI_API_VERSION") or None,
     )
-    return Model(client, f"{deployment} (Azure OpenAI at {endpoint})", _closing(client), (key,) if key else ())
+    return Model(
+        client, f"{deployment} (Azure OpenAI at {mask_url(endpoint)})", _closing(client), (key,) if key else ()
+    )
 
 
 def _azure_credential() -> Any:
