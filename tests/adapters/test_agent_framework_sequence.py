@@ -112,6 +112,14 @@ def test_a_call_that_the_input_answers_stays() -> None:
     assert handed(*history, inputs=[results("a")]) == history
 
 
+def test_a_call_that_the_input_answers_is_moved_to_the_end_with_its_other_results() -> None:
+    history = [user("one"), calls("a", "b"), results("b"), user("two"), says("2")]
+    found = handed(*history, inputs=[results("a")])
+    refuse_invalid(shape([*found, results("a")]))
+    assert [message.text for message in found if message.text] == ["one", "two", "2"]
+    assert len(found) == len(history)
+
+
 def test_reasoning_that_led_only_to_an_unanswered_call_goes_with_it() -> None:
     thought = Message("assistant", [Content.from_text_reasoning(text="hm"), calls("a").contents[0]])
     assert shape(handed(user(), thought)) == [("user", [], None)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -37,8 +39,16 @@ MAX_LISTING_PAGES = 10
 """How many pages of the store one page of sessions looks through, where other sources' threads lie between."""
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What is known of one run between its hooks: what its input repeats, and the id of its save."""
+
+    replay: Replay
+    append_id: str = field(default_factory=lambda: uuid4().hex)
+
+
 _loading: ContextVar[tuple[EverthreadHistoryProvider, SessionContext] | None] = ContextVar("loading", default=None)
-_saving: ContextVar[tuple[EverthreadHistoryProvider, Sequence[Message]] | None] = ContextVar("saving", default=None)
+_saving: ContextVar[tuple[EverthreadHistoryProvider, _Run] | None] = ContextVar("saving", default=None)
 
 
 class EverthreadHistoryProvider(HistoryProvider):
@@ -106,7 +116,7 @@ class EverthreadHistoryProvider(HistoryProvider):
         self._keys = SessionKeys(source_id, tenant)
         self._owns_store = isinstance(store, str)
         self._store = open_store(store) if isinstance(store, str) else _checked_store(store)
-        self._replays: WeakKeyDictionary[SessionContext, Replay] = WeakKeyDictionary()
+        self._runs: WeakKeyDictionary[SessionContext, _Run] = WeakKeyDictionary()
 
     @property
     def store(self) -> Store:
@@ -139,21 +149,38 @@ class EverthreadHistoryProvider(HistoryProvider):
         messages: Sequence[Message],
         *,
         state: dict[str, Any] | None = None,
+        append_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Appends all these messages to a session as one turn.
+
+        Args:
+            session_id: The session; it is begun if there is none.
+            messages: What to append; nothing happens if there are none.
+            state: Not used.
+            append_id: Makes the call safe to repeat: a turn is saved once under its id, also by several callers at the
+                same time.
+            kwargs: Not used.
 
         Raises:
             InvalidIdentifierError: The session has no id.
             InvalidMessageError: A message cannot be stored so that it comes back equal; nothing was written.
             StoreUnavailableError: The store did not answer, also when tried again.
         """
+        key = self._keys.key(session_id)
         saving = _saving.get()
-        if saving is not None and saving[0] is self:
-            messages = _without(messages, saving[1])
-        if messages:
-            key = self._keys.key(session_id)
-            await self._append(key, [to_new_message(message) for message in messages], _title(messages))
+        run = saving[1] if saving is not None and saving[0] is self else None
+        if run is not None:
+            messages = _without(messages, run.replay.messages)
+        if not messages:
+            return
+        turn = [to_new_message(message) for message in messages]
+        if run is not None:
+            append_id = run.append_id
+            if all(message.message_id for message in messages):
+                # Ids make it the same turn whoever saves it, such as a caller that runs the agent again after a crash.
+                append_id = sha256(b"\n".join(message.payload for message in turn)).hexdigest()
+        await self._append(key, turn, append_id or uuid4().hex, _title(messages))
 
     async def before_run(
         self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
@@ -172,7 +199,7 @@ class EverthreadHistoryProvider(HistoryProvider):
         self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
     ) -> None:
         """Saves what a run was given and what it answered: one write."""
-        token = _saving.set((self, await self._replayed(context)))
+        token = _saving.set((self, await self._run(context)))
         try:
             await super().after_run(agent=agent, session=session, context=context, state=state)
         finally:
@@ -235,7 +262,7 @@ class EverthreadHistoryProvider(HistoryProvider):
         page = await self._read(key, self.window)
         history = [from_stored(stored, key) for stored in page]
         replay = find_replay(context.input_messages, history, complete=_is_complete(page))
-        self._replays[context] = replay
+        self._runs[context] = _Run(replay)
         return history[: replay.history_before]
 
     async def _read(self, key: ThreadKey, count: int | None) -> MessagePage:
@@ -243,26 +270,26 @@ class EverthreadHistoryProvider(HistoryProvider):
             return await self._store.read(key)
         return await self._store.read_last(key, count) if count else MessagePage((), 0, 0)
 
-    async def _replayed(self, context: SessionContext) -> Sequence[Message]:
-        """Those of a run's input messages that were stored before."""
-        replay = self._replays.pop(context, None)
-        if replay is not None:
-            return replay.messages
-        if not self.store_inputs or not is_transcript(context.input_messages):
-            return ()
-        # Nothing was loaded for this run (load_messages is off, or the service keeps the history).
-        key = self._keys.key(context.session_id)
-        page = await self._store.read_last(key, 2 * len(context.input_messages))
-        history = [from_stored(stored, key) for stored in page]
-        return find_replay(context.input_messages, history, complete=_is_complete(page)).messages
+    async def _run(self, context: SessionContext) -> _Run:
+        """What is known of a run when it ends, also where nothing was loaded for it."""
+        run = self._runs.get(context)
+        if run is None:
+            run = self._runs[context] = _Run(await self._replay_without_history(context))
+        return run
 
-    async def _append(self, key: ThreadKey, messages: list[NewMessage], title: str | None) -> None:
-        append_id = uuid4().hex
+    async def _replay_without_history(self, context: SessionContext) -> Replay:
+        # load_messages is off, or the service keeps the history: only a transcript is worth a look at the store.
+        inputs = context.input_messages
+        if not self.store_inputs or not is_transcript(inputs):
+            return Replay((), 0)
+        key = self._keys.key(context.session_id)
+        page = await self._store.read_last(key, 2 * len(inputs))
+        return find_replay(inputs, [from_stored(stored, key) for stored in page], complete=_is_complete(page))
+
+    async def _append(self, key: ThreadKey, turn: list[NewMessage], append_id: str, title: str | None) -> None:
         for delay in (*RETRY_DELAYS, None):
             try:
-                await self._store.append(
-                    key, messages, append_id=append_id, retention=self.retention, default_title=title
-                )
+                await self._store.append(key, turn, append_id=append_id, retention=self.retention, default_title=title)
                 return
             except StoreUnavailableError:
                 if delay is None:

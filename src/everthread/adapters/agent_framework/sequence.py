@@ -7,8 +7,9 @@ same time. They stay in the store; what is handed to the model follows this poli
 
 - A result without its call is left out, and so is a second result for one call.
 - A call without its result is left out, with the reasoning that led only to it; text beside it stays.
-- A result that does not follow its call at once is moved there.
-- What still waits stays as it is: calls that the run's input answers, and calls beside a pending approval (the
+- A result that does not follow its call at once is moved there; a call whose result is in the run's input is moved to
+  the end.
+- What still waits stays: calls that the run's input answers, and calls beside a pending approval (the
   framework takes these from the model's input by itself, and needs them when the answer comes).
 - Calls that a service carries out by itself, and their results, are left alone.
 """
@@ -35,14 +36,25 @@ class _Place(NamedTuple):
 def valid_history(history: Sequence[Message], inputs: Sequence[Message]) -> list[Message]:
     """The history as a model service accepts it before these inputs; nothing is changed in place."""
     pairs, orphans, unanswered = _pair_up(history)
-    waiting = _waiting(history, inputs, unanswered)
+    if not pairs and not orphans and not unanswered:
+        return list(history)
+    answered_now = {place.call_id for place, content in _linked(inputs) if content.type == "function_result"}
+    approved = {*_approved(history), *_approved(inputs)} if unanswered else set[str | None]()
+    # All calls of a message wait together: the framework holds back the others until all are answered.
+    waiting = {place.at for place in unanswered if place.call_id in answered_now or place.call_id in approved}
+    last = {place.at for place in unanswered if place.call_id in answered_now and _is_passed(history, place.at)}
     dropped = {place for place in (*orphans, *unanswered) if place.at not in waiting}
     moved: dict[int, list[_Place]] = {}
     for call, result in pairs:
-        if any(message.role != "tool" for message in history[call.at + 1 : result.at + 1]):
+        if call.at in last or _is_passed(history[: result.at + 1], call.at):
             moved.setdefault(call.at, []).append(result)
             dropped.add(result)
-    return list(_rebuilt(history, dropped, moved)) if dropped else list(history)
+    return _rebuilt(history, dropped, moved, last) if dropped or last else list(history)
+
+
+def _is_passed(history: Sequence[Message], at: int) -> bool:
+    """Whether anything but tool results follows a message."""
+    return any(message.role != "tool" for message in history[at + 1 :])
 
 
 def _pair_up(history: Sequence[Message]) -> tuple[list[tuple[_Place, _Place]], list[_Place], list[_Place]]:
@@ -78,18 +90,6 @@ def _is_call(content: Content) -> bool:
     return not getattr(content, "informational_only", False) and not getattr(content, "hosted", False)
 
 
-def _waiting(history: Sequence[Message], inputs: Sequence[Message], unanswered: Sequence[_Place]) -> set[int]:
-    """The messages whose calls still wait for an answer, or get it from the input.
-
-    All calls of such a message: the framework holds back the others until all are answered.
-    """
-    if not unanswered:
-        return set()
-    answered = {*_approved(history), *_approved(inputs)}
-    answered |= {place.call_id for place, content in _linked(inputs) if content.type == "function_result"}
-    return {place.at for place in unanswered if place.call_id in answered}
-
-
 def _approved(messages: Iterable[Message]) -> Iterator[str | None]:
     """The calls that an approval asks for or grants."""
     for message in messages:
@@ -98,17 +98,23 @@ def _approved(messages: Iterable[Message]) -> Iterator[str | None]:
                 yield content.function_call.call_id
 
 
-def _rebuilt(history: Sequence[Message], dropped: set[_Place], moved: dict[int, list[_Place]]) -> Iterator[Message]:
+def _rebuilt(
+    history: Sequence[Message], dropped: set[_Place], moved: dict[int, list[_Place]], last: set[int]
+) -> list[Message]:
     gone = {(place.at, place.part) for place in dropped}
+    rebuilt: list[Message] = []
+    at_the_end: list[Message] = []
     for at, message in enumerate(history):
         kept = [content for part, content in enumerate(message.contents) if (at, part) not in gone]
+        target = at_the_end if at in last else rebuilt
         if len(kept) == len(message.contents):
-            yield message
+            target.append(message)
         elif any(content.type != "text_reasoning" for content in kept):
-            yield _with(message, kept)
+            target.append(_with(message, kept))
         for result in moved.get(at, ()):
             source = history[result.at]
-            yield _with(source, [source.contents[result.part]])
+            target.append(_with(source, [source.contents[result.part]]))
+    return rebuilt + at_the_end
 
 
 def _with(message: Message, contents: list[Content]) -> Message:
