@@ -20,7 +20,12 @@ import pytest
 # Plain assertions say nothing when they fail, unless pytest rewrites them before they are imported.
 pytest.register_assert_rewrite("everthread.testing.guarantees")
 
-from everthread.testing.guarantees import StoreContractSuite  # noqa: E402
+from everthread.testing.guarantees import (  # noqa: E402
+    CorruptionSuite,
+    ProcessSuite,
+    ServerSuite,
+    StoreContractSuite,
+)
 from everthread.testing.harness import (  # noqa: E402
     Clock,
     CorruptibleHarness,
@@ -34,9 +39,12 @@ from everthread.testing.machine import machine_for  # noqa: E402
 __all__ = [
     "Clock",
     "CorruptibleHarness",
+    "CorruptionSuite",
     "Harness",
     "ProcessHarness",
+    "ProcessSuite",
     "ServerHarness",
+    "ServerSuite",
     "StoreContractSuite",
     "UrlHarness",
     "machine_for",

@@ -5,6 +5,7 @@ from everthread.testing.guarantees.atomic import Atomic
 from everthread.testing.guarantees.bounded import Bounded
 from everthread.testing.guarantees.cancelling import Cancelling
 from everthread.testing.guarantees.conflict_aware import ConflictAware
+from everthread.testing.guarantees.corruption import AfterCorruption
 from everthread.testing.guarantees.discreet import Discreet
 from everthread.testing.guarantees.documents import Documents, DocumentsProperties
 from everthread.testing.guarantees.expiry import Expiry
@@ -12,7 +13,9 @@ from everthread.testing.guarantees.isolated import Isolated, IsolatedProperties
 from everthread.testing.guarantees.lossless import Lossless, LosslessProperties
 from everthread.testing.guarantees.ordered import Ordered
 from everthread.testing.guarantees.ownership import HonestOwnership
+from everthread.testing.guarantees.processes import AcrossProcesses
 from everthread.testing.guarantees.retry_safe import RetrySafe
+from everthread.testing.guarantees.servers import AcrossRestarts
 from everthread.testing.guarantees.threads import Listing, Threads
 from everthread.testing.guarantees.truncating import Truncating
 from everthread.testing.guarantees.typed_errors import TypedErrors
@@ -46,4 +49,16 @@ class StoreContractSuite(
     """Everything that can be asked of any store. A subclass gives the fixture ``harness``."""
 
 
-__all__ = ["StoreContractSuite"]
+class ProcessSuite(AcrossProcesses):
+    """What is asked of a store that outlives its process. ``harness`` gives a `ProcessHarness`."""
+
+
+class ServerSuite(AcrossRestarts):
+    """What is asked of a store on a server. ``harness`` gives a `ServerHarness`, on a server of the test's own."""
+
+
+class CorruptionSuite(AfterCorruption):
+    """What is asked when records were spoilt. ``harness`` gives a `CorruptibleHarness`."""
+
+
+__all__ = ["CorruptionSuite", "ProcessSuite", "ServerSuite", "StoreContractSuite"]

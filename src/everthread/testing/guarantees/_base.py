@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from everthread.contract import Store, read_all
 from everthread.model import Message, MessagePage, NewMessage, ThreadKey
+from everthread.testing._writing_process import turn_of
 from everthread.testing.harness import Harness
 
 KEY = ThreadKey("conversation", "tenant")
@@ -59,10 +60,7 @@ def answering(*call_ids: str) -> NewMessage:
 
 def part_of_turn(writer: str, turn: int, size: int, *, padding: int = 0) -> list[NewMessage]:
     """A turn whose messages tell which turn they are of and which part of it, so that a torn one is seen."""
-    return [
-        NewMessage(msgspec.json.encode({"writer": writer, "turn": turn, "part": i, "of": size, "text": "x" * padding}))
-        for i in range(size)
-    ]
+    return turn_of(writer, turn, size, padding)
 
 
 class Part(msgspec.Struct, frozen=True):
