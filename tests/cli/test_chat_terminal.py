@@ -94,7 +94,7 @@ def test_a_message_is_not_lost_when_the_store_goes_away_and_comes_back(tmp_path:
         tty.expect(PROMPT)
         server.kill()
         tty.type("I want to go to Lisbon\r")
-        tty.expect(f"port {server.port}")
+        tty.expect(f"127.0.0.1:{server.port}")
         tty.expect("Your message was not kept")
         tty.expect("you>.*I want to go to Lisbon")
         server.start()

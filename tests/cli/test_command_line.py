@@ -12,8 +12,7 @@ import pytest
 
 from everthread import ConfigurationError, __version__
 from everthread.cli.models import choose_model
-from everthread.cli.stores import default_store_url, explain, without_secrets
-from everthread.errors import StoreUnavailableError
+from everthread.cli.stores import default_store_url, without_secrets
 from everthread.opening import open_store
 from tests.cli.driving import PROGRAM, environment, piped
 
@@ -101,13 +100,10 @@ async def test_the_default_store_may_lie_in_any_folder(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("url", ["redis://u:p%40ss@h:1/0", "redis://:p%40ss@h/0", "rediss://u:p%40ss@[::1]:6380"])
 def test_an_error_that_quotes_the_password_is_blotted(url: str) -> None:
-    said = explain(StoreUnavailableError("refused p@ss and p%40ss"), url)
-    assert "p@ss" not in said
-    assert "p%40ss" not in said
+    assert without_secrets("refused p@ss and p%40ss", url) == "refused *** and ***"
 
 
 def test_an_address_that_cannot_be_parsed_does_not_break_the_message() -> None:
-    assert "6380" in explain(StoreUnavailableError("no"), "rediss://[::1:bad")
     assert without_secrets("text", "redis://[bad") == "text"
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from everthread.cli import rendering
 from everthread.cli.conversation import AGENT_NAME, Conversation, ModelError, ReplyStopped
 from everthread.cli.models import Model, choose_model
-from everthread.cli.stores import explain, store_url
+from everthread.cli.stores import store_url, without_secrets
 from everthread.cli.terminal import Leave, Terminal
 from everthread.errors import EverthreadError, OutcomeUnknownError
 from everthread.model import Message, Thread
@@ -60,7 +60,7 @@ async def _run(option: str | None, thread_id: str | None, model_option: str | No
             conversation = Conversation(store, model, max_messages=max_messages, thread_id=thread_id)
             return await _Client(conversation, terminal, model, url).run()
     except EverthreadError as error:
-        terminal.complain(explain(error, url))
+        terminal.complain(without_secrets(str(error), url))
         return EXIT_FAILED
     finally:
         await model.close()
@@ -110,7 +110,7 @@ class _Client:
             elif line:
                 await self._send(line)
         except EverthreadError as error:
-            self._complain(explain(error, self._url))
+            self._complain(without_secrets(str(error), self._url))
 
     # The choices
 
@@ -131,7 +131,7 @@ class _Client:
         except ModelError as error:
             self._not_sent(f"The model did not answer. {self._model.without_secrets(str(error))}")
         except EverthreadError as error:
-            self._not_sent(explain(error, self._url), unsure=isinstance(error, OutcomeUnknownError))
+            self._not_sent(without_secrets(str(error), self._url), unsure=isinstance(error, OutcomeUnknownError))
         else:
             self._unsent, self._is_kept = "", True
             if self._conversation.stop.is_set():
