@@ -3,7 +3,7 @@
 Which names can be imported depends on the release of Agent Framework that is installed; each is loaded at its
 first use, so that importing this package works with every release.
 
-1.x: `EverthreadHistoryProvider`.
+1.x: `EverthreadHistoryProvider`. The betas: `RedisChatMessageStore`, `EverthreadChatMessageStore`, `restore_thread`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everthread.adapters.agent_framework.beta_threads import restore_thread
+    from everthread.adapters.agent_framework.chat_message_store import (
+        EverthreadChatMessageStore,
+        RedisChatMessageStore,
+    )
     from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider, StoredSession
 
 _MODULES = {
+    "EverthreadChatMessageStore": "chat_message_store",
+    "RedisChatMessageStore": "chat_message_store",
+    "restore_thread": "beta_threads",
     "EverthreadHistoryProvider": "history_provider",
     "StoredSession": "history_provider",
 }
 
-__all__ = ["EverthreadHistoryProvider", "StoredSession"]
+__all__ = [
+    "EverthreadChatMessageStore",
+    "EverthreadHistoryProvider",
+    "RedisChatMessageStore",
+    "StoredSession",
+    "restore_thread",
+]
 
 
 def __getattr__(name: str) -> Any:

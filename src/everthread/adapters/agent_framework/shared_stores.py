@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from everthread.contract import Store
 
-_in_use: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, SharedStore]] = WeakKeyDictionary()
+_in_use: dict[asyncio.AbstractEventLoop, dict[Hashable, SharedStore]] = {}
 
 
 @dataclass(eq=False)
@@ -26,10 +25,14 @@ class SharedStore:
     place: Hashable
     users: int = 0
 
+    def is_here(self) -> bool:
+        """Whether the running loop is the one that this belongs to."""
+        return self.loop is asyncio.get_running_loop()
+
     async def release(self) -> None:
-        """Gives up one use; the last one closes the store."""
+        """Gives up one use; the last one closes the store. In another loop than its own it is only let go."""
         self.users -= 1
-        if self.users == 0:
+        if self.users == 0 and self.is_here():
             _in_use[self.loop].pop(self.place, None)
             await self.store.aclose()
 
@@ -37,6 +40,10 @@ class SharedStore:
 def acquire(place: Hashable, open_store: Callable[[], Store]) -> SharedStore:
     """The running loop's store for a place, with one use more; made if there is none."""
     loop = asyncio.get_running_loop()
+    if loop not in _in_use:
+        # Those that were not closed before their loop was can no longer be.
+        for gone in [other for other in _in_use if other.is_closed()]:
+            del _in_use[gone]
     shared = _in_use.setdefault(loop, {})
     if place not in shared:
         shared[place] = SharedStore(open_store(), loop, place)
