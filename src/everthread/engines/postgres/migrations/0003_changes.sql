@@ -1,0 +1,150 @@
+-- Truncating, documents, deleting and purging: each is one call that locks the thread's row first.
+
+-- The locked row of a live thread, or nothing.
+CREATE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+    SELECT id FROM @threads
+    WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
+    FOR UPDATE
+$$;
+
+-- Drops a thread's messages at and above the last safe cut at or below a position.
+CREATE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_stop bigint := p_stop;
+    v_span record;
+BEGIN
+    SELECT seq, tied_to INTO v_span FROM @messages
+    WHERE thread = p_thread AND tied_to IS NOT NULL AND seq >= p_stop ORDER BY seq LIMIT 1;
+    IF v_span.tied_to < p_stop THEN
+        v_stop := v_span.tied_to;
+    END IF;
+    WITH dropped AS (
+        DELETE FROM @messages WHERE thread = p_thread AND seq >= v_stop RETURNING octet_length(payload) AS size
+    ), totals AS (
+        SELECT count(*) AS count, coalesce(sum(size), 0) AS size FROM dropped
+    )
+    UPDATE @threads t SET
+        count = t.count - totals.count,
+        size = t.size - totals.size,
+        head_seq = CASE WHEN t.count = totals.count THEN t.next_seq ELSE t.head_seq END,
+        open_ids = ARRAY(SELECT o.id FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                         WHERE o.at < v_stop ORDER BY o.n),
+        open_at = ARRAY(SELECT o.at FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                        WHERE o.at < v_stop ORDER BY o.n)
+    FROM totals WHERE t.id = p_thread;
+END $$;
+
+-- Keeps the positions from p_start to below p_stop; gives nothing for an unknown thread.
+CREATE FUNCTION @truncate(p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_now bigint)
+RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_thread bigint := @locked(p_tenant, p_thread, p_now);
+    v_before bigint;
+    v_next bigint;
+BEGIN
+    SELECT t.count, t.next_seq INTO v_before, v_next FROM @threads t WHERE t.id = v_thread;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM @drop_head(v_thread, p_start);
+    IF p_stop < v_next THEN
+        PERFORM @drop_tail(v_thread, p_stop);
+    END IF;
+    RETURN QUERY UPDATE @threads t SET updated_ms = @now(p_now) WHERE t.id = v_thread
+        RETURNING v_before - t.count, t.head_seq, t.next_seq;
+END $$;
+
+-- Writes a document; p_expected is the revision that it must have. Gives the revision, and whether it was written.
+CREATE FUNCTION @put_document(p_tenant text, p_thread text, p_name text, p_value bytea, p_expected bigint, p_now bigint)
+RETURNS TABLE (written boolean, revision bigint, updated_ms bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_new bigint[] := @claim(ARRAY[p_tenant], ARRAY[p_thread], @now(p_now));
+    v_now bigint := @now(p_now);
+    v_thread bigint;
+    v_revision bigint;
+BEGIN
+    SELECT t.id INTO v_thread FROM @threads t WHERE t.tenant = p_tenant AND t.thread_id = p_thread;
+    SELECT d.revision INTO v_revision FROM @documents d WHERE d.thread = v_thread AND d.name = p_name;
+    v_revision := coalesce(v_revision, 0);
+    IF p_expected <> v_revision THEN
+        DELETE FROM @threads t WHERE t.id = ANY (v_new);
+        RETURN QUERY SELECT false, v_revision, v_now;
+    ELSE
+        INSERT INTO @documents AS d (thread, name, value, revision, updated_ms)
+        VALUES (v_thread, p_name, convert_from(p_value, 'UTF8'), v_revision + 1, v_now)
+        ON CONFLICT (thread, name) DO UPDATE SET
+            value = excluded.value, revision = excluded.revision, updated_ms = excluded.updated_ms;
+        RETURN QUERY SELECT true, v_revision + 1, v_now;
+    END IF;
+END $$;
+
+-- Removes all that is kept of threads. Their rows go last: whether the others may be touched can depend on them.
+CREATE FUNCTION @erase(p_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM @messages WHERE thread = ANY (p_ids);
+    DELETE FROM @appends WHERE thread = ANY (p_ids);
+    DELETE FROM @documents WHERE thread = ANY (p_ids);
+    DELETE FROM @threads WHERE id = ANY (p_ids);
+END $$;
+
+-- Forgets a thread; says whether there was one that had not expired.
+CREATE FUNCTION @delete_thread(p_tenant text, p_thread text, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_row record;
+BEGIN
+    SELECT id, expires_ms INTO v_row FROM @threads WHERE tenant = p_tenant AND thread_id = p_thread FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM @erase(ARRAY[v_row.id]);
+    RETURN v_row.expires_ms IS NULL OR v_row.expires_ms > @now(p_now);
+END $$;
+
+-- Forgets a tenant's next p_limit threads after p_after; gives how many lived, and where to go on (null at the end).
+CREATE FUNCTION @delete_tenant(p_tenant text, p_after text, p_limit int, p_now bigint)
+RETURNS TABLE (lived bigint, last_thread text) LANGUAGE plpgsql AS $$
+DECLARE
+    v_ids bigint[];
+BEGIN
+    WITH locked AS MATERIALIZED (
+        SELECT id, thread_id, expires_ms FROM @threads
+        WHERE tenant = p_tenant AND (p_after IS NULL OR thread_id > p_after) ORDER BY thread_id LIMIT p_limit FOR UPDATE
+    )
+    SELECT array_agg(id), count(*) FILTER (WHERE expires_ms IS NULL OR expires_ms > @now(p_now)), max(thread_id)
+    INTO v_ids, lived, last_thread FROM locked;
+    PERFORM @erase(v_ids);
+    RETURN NEXT;
+END $$;
+
+-- Removes at most p_limit messages of threads that have expired; gives whether there may be more to do.
+CREATE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_thread bigint;
+    v_removed int;
+    v_left int := p_limit;
+BEGIN
+    WITH expired AS (
+        DELETE FROM @threads WHERE id IN (
+            SELECT id FROM @threads WHERE expires_ms <= @now(p_now) ORDER BY expires_ms LIMIT p_limit
+            FOR UPDATE SKIP LOCKED)
+        RETURNING id
+    )
+    INSERT INTO @erased SELECT id FROM expired;
+    -- Whoever may write to this table must not thereby reach threads that exist.
+    DELETE FROM @erased e USING @threads t WHERE t.id = e.thread;
+    FOR v_thread IN SELECT thread FROM @erased ORDER BY thread LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+        DELETE FROM @messages WHERE thread = v_thread AND seq IN (
+            SELECT seq FROM @messages WHERE thread = v_thread ORDER BY seq LIMIT v_left);
+        GET DIAGNOSTICS v_removed = ROW_COUNT;
+        v_left := v_left - v_removed;
+        IF v_left = 0 THEN
+            RETURN true;
+        END IF;
+        DELETE FROM @appends WHERE thread = v_thread;
+        DELETE FROM @documents WHERE thread = v_thread;
+        DELETE FROM @erased WHERE thread = v_thread;
+    END LOOP;
+    RETURN EXISTS (SELECT FROM @erased);
+END $$;
