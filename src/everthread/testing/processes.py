@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from everthread.testing import _writing_process
 from everthread.contract import Store
 from everthread.model import Retention, ThreadKey
+from everthread.testing import _writing_process
 
 
 @dataclass(frozen=True)
