@@ -49,7 +49,7 @@ def links_of(turn: Iterable[tuple[Sequence[str], Sequence[str]]]) -> TurnLinks:
     spans: list[Span] = []
     early: list[tuple[str, int]] = []
     for position, (calls, results) in enumerate(turn):
-        own = set(calls).intersection(results)
+        own = set(calls).intersection(results) if calls and results else ()
         for call_id in results:
             if call_id in own:
                 continue
