@@ -12,6 +12,16 @@ An engine is tested by a subclass that says where to find an empty place:
             names = itertools.count()
             return UrlHarness(lambda: f"mine:///{tmp_path}/{next(names)}")
 
+What not every engine can be asked is in suites of their own, so that nothing is skipped in silence:
+`ProcessSuite` for what outlives its process, `ServerSuite` for what is on a server, `CorruptionSuite` for
+places whose records a test can spoil. They take harnesses of the types that their names say.
+
+The property tests and the state machine take a share of the ``max_examples`` of the Hypothesis profile in
+force (50 runs of the machine by default): load another profile for more.
+
+For tests of what stands on a store there is `FaultyStore`, and the strategies make messages, turns and
+identifiers at their worst.
+
 Needs ``pip install 'everthread[testing]'``.
 """
 
@@ -20,6 +30,7 @@ import pytest
 # Plain assertions say nothing when they fail, unless pytest rewrites them before they are imported.
 pytest.register_assert_rewrite("everthread.testing.guarantees")
 
+from everthread.testing.faults import Fault, FaultyStore  # noqa: E402
 from everthread.testing.guarantees import (  # noqa: E402
     CorruptionSuite,
     ProcessSuite,
@@ -35,11 +46,23 @@ from everthread.testing.harness import (  # noqa: E402
     UrlHarness,
 )
 from everthread.testing.machine import machine_for  # noqa: E402
+from everthread.testing.strategies import (  # noqa: E402
+    agent_framework_messages,
+    identifiers,
+    json_values,
+    look_alikes,
+    messages,
+    payloads,
+    thread_keys,
+    turns,
+)
 
 __all__ = [
     "Clock",
     "CorruptibleHarness",
     "CorruptionSuite",
+    "Fault",
+    "FaultyStore",
     "Harness",
     "ProcessHarness",
     "ProcessSuite",
@@ -47,5 +70,13 @@ __all__ = [
     "ServerSuite",
     "StoreContractSuite",
     "UrlHarness",
+    "agent_framework_messages",
+    "identifiers",
+    "json_values",
+    "look_alikes",
     "machine_for",
+    "messages",
+    "payloads",
+    "thread_keys",
+    "turns",
 ]
