@@ -1,0 +1,195 @@
+"""Appends: one entry holds all turns that waited for one thread at the same time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from itertools import groupby
+
+from everthread.contract import REMEMBERED_APPENDS
+from everthread.engines._base import AppendRequest
+from everthread.engines._segments.cutting import keep_newest
+from everthread.engines._segments.log import Draft, Log, StaleViewError, View
+from everthread.engines._segments.names import Marker, Place
+from everthread.engines._segments.records import LAYOUT, Block, Group, Run, State
+from everthread.errors import ConflictError, EverthreadError
+from everthread.model import Appended, NewMessage, ThreadKey, to_milliseconds
+from everthread.retention import MAX_OPEN_CALLS, Span, add_span, resolve
+
+
+def live(view: View, now_ms: int) -> State | None:
+    """The thread, unless there is none, it was deleted, or it has expired."""
+    state = view.state
+    if state is None or state.gone or (state.expires_ms is not None and state.expires_ms <= now_ms):
+        return None
+    return state
+
+
+def born(view: View, key: ThreadKey, now_ms: int) -> State:
+    """A new thread, to be written as the next entry."""
+    number = view.number + 1
+    return State(
+        number=number,
+        born=number,
+        compacted=number,
+        thread_id=key.thread_id,
+        tenant=key.tenant,
+        created_ms=now_ms,
+        updated_ms=now_ms,
+    )
+
+
+def marker_name(place: Place, state: State | None) -> str:
+    """The name of a thread's marker, empty if it has none."""
+    if state is None or state.gone:
+        return ""
+    return Marker(state.updated_ms, place.thread, state.marker).name
+
+
+def hashed(append_id: str) -> str:
+    """96 bits for an append id: entries carry the newest ones, so they must be short."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(append_id.encode(), digest_size=12).digest()).decode()
+
+
+class TurnWriter:
+    """Makes the next entry of a thread out of the appends that wait for it.
+
+    Args:
+        log: Where to look up what the state does not hold.
+        place: The thread's.
+        batch: The appends, in order.
+    """
+
+    def __init__(self, log: Log, place: Place, batch: Sequence[AppendRequest]) -> None:
+        self._log = log
+        self._place = place
+        self._batch = batch
+        self.results: list[Appended | EverthreadError] = []
+
+    async def step(self, view: View, unique: str) -> Draft | None:
+        """The entry, or ``None`` if no append of the batch has anything to write; leaves the results behind."""
+        self.results = []
+        self._view = view
+        self._state: State | None = None
+        self._before = live(view, self._batch[0].now_ms)
+        self._block = Block(v=LAYOUT)
+        payloads: list[bytes] = []
+        for request in self._batch:
+            refused = await self._refusal(request)
+            self.results.append(await self._write(request, payloads) if refused is None else refused)
+        if self._state is None:
+            return None
+        self._state.marker = unique
+        return Draft(self._state, *self._kept(self._state, payloads), replaces=marker_name(self._place, view.state))
+
+    async def _refusal(self, request: AppendRequest) -> Appended | EverthreadError | None:
+        """The answer to an append that writes nothing. Only what is certainly the newest may decide that."""
+        state = self._state or self._before
+        if not request.is_new_id and (earlier := await self._earlier(state, request.append_id)) is not None:
+            self._must_be_fresh()
+            return earlier
+        actual = 0 if state is None else state.next_seq
+        if request.expected_seq is None or request.expected_seq == actual:
+            return None
+        self._must_be_fresh()
+        return ConflictError(f"The next position of {request.key} is {actual}, not {request.expected_seq}.", actual)
+
+    def _must_be_fresh(self) -> None:
+        if not self._view.fresh:
+            raise StaleViewError
+
+    async def _earlier(self, state: State | None, append_id: str) -> Appended | None:
+        if state is None:
+            return None
+        known = hashed(append_id)
+        snapshot = await self._log.snapshot(self._place, state.snapshot)
+        for other, first, stop in (*state.appends, *snapshot.appends):
+            if other == known:
+                return Appended(first, stop, replayed=True)
+        return None
+
+    async def _write(self, request: AppendRequest, payloads: list[bytes]) -> Appended:
+        if self._state is None:
+            before = self._before
+            self._state = born(self._view, request.key, request.now_ms) if before is None else before.successor()
+        state, first = self._state, self._state.next_seq
+        stop = first + len(request.messages)
+        payloads.extend(message.payload for message in request.messages)
+        self._block.groups.extend(_groups(request, first))
+        await self._link(state, request, first)
+        self._add_run(state, Run(first, stop, sum(len(message.payload) for message in request.messages), state.number))
+        state.next_seq, state.updated_ms = stop, request.now_ms
+        state.title = state.title if state.title is not None else request.default_title
+        expire = request.retention.expire_ms
+        state.expires_ms = None if expire is None else request.now_ms + expire
+        if not request.is_new_id:
+            state.appends.append((hashed(request.append_id), first, stop))
+        if request.retention.max_messages is not None:
+            await keep_newest(state, request.retention.max_messages, self._block_of)
+        return Appended(first, stop)
+
+    def _add_run(self, state: State, run: Run) -> None:
+        last = state.runs[-1] if state.runs else None
+        if last is not None and last.name == run.name:
+            state.runs[-1] = Run(last.first, run.stop, last.size + run.size, run.name)
+        else:
+            state.runs.append(run)
+
+    async def _link(self, state: State, request: AppendRequest, first: int) -> None:
+        links = request.links
+        if not (links.spans or links.early_results or links.open_calls):
+            return
+        called = await open_calls(self._log, self._place, state) if links.early_results else {}
+        begin = self._block.groups[0].first
+        for lo, hi in resolve(links, first, called):
+            add_span(self._block.spans if lo >= begin else state.spans, lo, hi)
+        state.calls.extend((call_id, -1) for call_id, _ in links.early_results if call_id in called)
+        state.calls.extend((call_id, first + at) for call_id, at in links.open_calls)
+
+    async def _block_of(self, run: Run) -> Block:
+        assert self._state is not None
+        return self._block if run.name == self._state.number else await self._log.block(self._place, run)
+
+    def _kept(self, state: State, payloads: list[bytes]) -> tuple[list[Group], list[Span], list[bytes]]:
+        """What the entry needs to hold: retention may have dropped some of what this batch brings."""
+        run = state.runs[-1] if state.runs else None
+        if run is None or run.name != state.number:
+            return [], [], []
+        groups = list(self._block.parts(run.first, run.stop))
+        kept = sum(len(group.sizes) for group in groups)
+        return groups, [span for span in self._block.spans if span[1] >= run.first], payloads[len(payloads) - kept :]
+
+
+async def open_calls(log: Log, place: Place, state: State) -> dict[str, int]:
+    """The unanswered tool calls of a thread and their positions, the longest unanswered first."""
+    called: dict[str, int] = {}
+    for call_id, at in (*(await log.snapshot(place, state.snapshot)).calls, *state.calls):
+        called.pop(call_id, None)
+        if at >= state.head_seq:
+            called[call_id] = at
+    for call_id in list(called)[: max(len(called) - MAX_OPEN_CALLS, 0)]:
+        del called[call_id]
+    return called
+
+
+async def remembered_appends(log: Log, place: Place, state: State) -> list[tuple[str, int, int]]:
+    """The newest append ids of a thread."""
+    snapshot = await log.snapshot(place, state.snapshot)
+    return [*snapshot.appends, *state.appends][-REMEMBERED_APPENDS:]
+
+
+def _groups(request: AppendRequest, first: int) -> list[Group]:
+    groups: list[Group] = []
+    at = first
+    for (created, format), alike in groupby(
+        request.messages, lambda message: (_created(request, message), message.format)
+    ):
+        sizes = tuple(len(message.payload) for message in alike)
+        groups.append(Group(first, at, created, format, sizes))
+        at += len(sizes)
+    return groups
+
+
+def _created(request: AppendRequest, message: NewMessage) -> int:
+    return request.now_ms if message.created_at is None else to_milliseconds(message.created_at)

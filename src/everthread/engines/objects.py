@@ -1,0 +1,239 @@
+"""Threads in object storage: S3, Azure Blob, Google Cloud Storage, or a directory on a disk.
+
+URLs: ``s3://bucket/prefix``, ``az://container/prefix``, ``gs://bucket/prefix``, ``file:///directory``. Credentials come
+from the environment in each cloud's usual ways. Needs ``pip install 'everthread[objects]'``, a directory needs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Self
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from everthread._extras import import_extra
+from everthread.engines._directory import DirectoryStorage
+from everthread.engines._segments.engine import SegmentEngine
+from everthread.engines._segments.storage import Found, Listed, Storage
+from everthread.errors import ConfigurationError, EverthreadError, LimitExceededError, StoreUnavailableError
+from everthread.settings import engine_options, flag, scheme_of
+
+MAX_OBJECT_BYTES = 256 * 1024 * 1024
+"""Far below what the services take in one request, and what a process should hold in memory for one turn."""
+
+_REFUSED = {"PermissionDeniedError", "UnauthenticatedError"}
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+class ObjectStore(SegmentEngine):
+    """A store in a bucket, a container or a directory.
+
+    Args:
+        storage: Where the objects are.
+    """
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """The store that a URL names.
+
+        Options of its own, in the URL or as keyword arguments: ``cache_bytes``, ``retry_seconds`` (10), ``timeout``
+        (seconds for a request, 30), ``allow_http``. What else stands in the URL goes to obstore's configuration of
+        the service, e.g. ``region``, ``endpoint``, ``account_name``. ``credential_provider`` (keyword only) is one of
+        obstore's.
+        """
+        own = {"cache_bytes": int, "retry_seconds": float, "timeout": float, "allow_http": flag}
+        rest, settings = engine_options(url, options, own)
+        connection = {
+            name: settings.pop(name)
+            for name in ("retry_seconds", "timeout", "allow_http", "credential_provider")
+            if name in settings
+        }
+        return cls(_storage(rest, connection), **settings)
+
+
+class ServiceStorage(Storage):
+    """Objects in a service, through obstore.
+
+    Args:
+        store: An obstore store.
+        location: Where that is, without secrets.
+    """
+
+    max_object_bytes = MAX_OBJECT_BYTES
+
+    def __init__(self, store: Any, location: str) -> None:
+        self._obstore = import_extra("obstore", "objects")
+        self._errors = import_extra("obstore.exceptions", "objects")
+        self._store = store
+        self._location = location
+
+    @property
+    def location(self) -> str:
+        return self._location
+
+    async def open(self) -> None:
+        # Finds out now, not at the first append, that the bucket is missing or the credentials are wrong.
+        async for _ in self.list("r"):
+            return
+
+    async def close(self) -> None: ...
+
+    async def create(self, folder: str, name: str, data: bytes) -> bool:
+        return await self._put(folder, name, data, "create")
+
+    async def put(self, folder: str, name: str, data: bytes) -> None:
+        await self._put(folder, name, data, "overwrite")
+
+    async def replace(self, folder: str, name: str, data: bytes, tag: str) -> bool:
+        return await self._put(folder, name, data, {"e_tag": tag})
+
+    async def _put(self, folder: str, name: str, data: bytes, mode: object) -> bool:
+        # One request whatever the size: a part of an upload must never be what a condition applies to.
+        path = f"{folder}/{name}"
+        try:
+            await self._obstore.put_async(self._store, path, data, mode=mode, use_multipart=False)
+        except (self._errors.AlreadyExistsError, self._errors.PreconditionError):
+            return False
+        except FileNotFoundError:
+            if isinstance(mode, dict):
+                return False
+            raise ConfigurationError(f"{self._location} does not exist: create it first.") from None
+        except Exception as error:
+            raise self._typed(error) from None
+        return True
+
+    async def get(self, folder: str, name: str) -> Found | None:
+        try:
+            found = await self._obstore.get_async(self._store, f"{folder}/{name}")
+            data = await found.bytes_async()
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._typed(error) from None
+        return Found(bytes(data), found.meta["e_tag"] or "")
+
+    async def delete(self, folder: str, names: Collection[str]) -> None:
+        paths = [f"{folder}/{name}" for name in names]
+        try:
+            await self._obstore.delete_async(self._store, paths)
+        except FileNotFoundError:
+            # Azure refuses to delete what is not there, and says nothing of the others.
+            await asyncio.gather(*map(self._delete_one, paths))
+        except Exception as error:
+            raise self._typed(error) from None
+
+    async def _delete_one(self, path: str) -> None:
+        try:
+            await self._obstore.delete_async(self._store, path)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._typed(error) from None
+
+    async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
+        offset = f"{folder}/{after}" if after else None
+        try:
+            stream = self._obstore.list(self._store, f"{folder}/", offset=offset, chunk_size=1000)
+            async for chunk in stream:
+                # Azure's emulator and OneLake do not know offsets and give all names.
+                listed = [each for each in map(_listed, chunk) if each.name > after]
+                if listed:
+                    yield listed
+        except FileNotFoundError:
+            raise ConfigurationError(f"{self._location} does not exist: create it first.") from None
+        except EverthreadError:
+            raise
+        except Exception as error:
+            raise self._typed(error) from None
+
+    def _typed(self, error: Exception) -> Exception:
+        """An error of ours: obstore's own quote requests, which may hold signatures."""
+        if not isinstance(error, self._errors.BaseError):
+            return error
+        found = _STATUS.search(str(error))
+        status = int(found[1]) if found else 0
+        if type(error).__name__ in _REFUSED or status in {401, 403}:
+            return ConfigurationError(f"{self._location} refuses these credentials: check them and their rights.")
+        if status == 404:
+            return ConfigurationError(f"{self._location} does not exist: create it first.")
+        if status == 413:
+            return LimitExceededError(f"{self._location} does not take an object of this size.", 0, MAX_OBJECT_BYTES)
+        why = f"answers with status {status}" if status else "cannot be reached"
+        return StoreUnavailableError(f"{self._location} {why}: check the network and the address, and try again.")
+
+
+def _listed(item: Mapping[str, Any]) -> Listed:
+    return Listed(item["path"].rpartition("/")[2], item["last_modified"].timestamp(), item["size"])
+
+
+_MAKERS = {"s3": "S3Store", "az": "AzureStore", "gs": "GCSStore"}
+
+
+def _storage(url: str, connection: dict[str, Any]) -> Storage:
+    scheme = scheme_of(url)
+    parts = urlsplit(url)
+    if scheme == "file":
+        return _directory(parts, connection)
+    if not parts.netloc or "@" in parts.netloc:
+        raise ConfigurationError(f"Name the bucket or container: {scheme}://name/prefix, without credentials.")
+    prefix = unquote(parts.path).strip("/")
+    location = f"{scheme}://{parts.netloc}" + (f"/{prefix}" if prefix else "")
+    config: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if scheme == "az":
+        config = {**_azure_connection(), **config}
+    make = getattr(import_extra("obstore.store", "objects"), _MAKERS[scheme])
+    try:
+        store = make(parts.netloc, prefix=prefix or None, config=config, **_client(config, connection))
+    except Exception as error:
+        # The text may quote a value; the names of the options are harmless.
+        given = ", ".join(sorted(config)) or "none given"
+        raise ConfigurationError(
+            f"{location}: the options ({given}) or the environment are refused: {type(error).__name__}."
+        ) from None
+    return ServiceStorage(store, location)
+
+
+def _directory(parts: SplitResult, connection: Mapping[str, Any]) -> Storage:
+    options = dict(parse_qsl(parts.query))
+    sync = options.pop("sync", "true")
+    if parts.netloc not in {"", "localhost"} or parts.path in {"", "/"}:
+        raise ConfigurationError(
+            "Name a directory by its path from the root: file:///var/lib/threads or file:///~/threads."
+        )
+    if options or connection:
+        raise ConfigurationError(f"A directory has no option {', '.join([*options, *connection])}.")
+    path = unquote(parts.path)
+    try:
+        return DirectoryStorage(path[1:] if path.startswith("/~/") else path, sync=flag(sync))
+    except ValueError as error:
+        raise ConfigurationError(f"The option sync in the URL has a wrong value: {error}") from None
+
+
+def _client(config: dict[str, Any], connection: Mapping[str, Any]) -> dict[str, Any]:
+    """What obstore wants to know of the connection."""
+    endpoint = str(config.get("endpoint", ""))
+    client: dict[str, Any] = {"timeout": timedelta(seconds=connection.get("timeout", 30))}
+    if connection.get("allow_http", endpoint.startswith(("http://127.0.0.1", "http://localhost"))):
+        client["allow_http"] = True
+    bound = timedelta(seconds=connection.get("retry_seconds", 10))
+    retries = {"max_retries": 8, "retry_timeout": bound, "backoff": {"max_backoff": timedelta(seconds=2)}}
+    settings = {"client_options": client, "retry_config": retries}
+    if "credential_provider" in connection:
+        settings["credential_provider"] = connection["credential_provider"]
+    return settings
+
+
+def _azure_connection() -> dict[str, Any]:
+    """The account that ``AZURE_STORAGE_CONNECTION_STRING`` names, which obstore does not read."""
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    fields = {name.strip().lower(): value for name, _, value in (part.partition("=") for part in text.split(";"))}
+    names = {
+        "accountname": "account_name",
+        "accountkey": "account_key",
+        "sharedaccesssignature": "sas_key",
+        "blobendpoint": "endpoint",
+    }
+    return {option: fields[name] for name, option in names.items() if fields.get(name)}
