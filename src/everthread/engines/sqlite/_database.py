@@ -31,6 +31,7 @@ OLDEST_SQLITE = (3, 35, 0)
 # Waits before the next attempt at a lock grow to this, in seconds. SQLite's own grow to 0.1, which
 # lets a busy process keep another one out for long; transactions here take about a millisecond.
 _LONGEST_WAIT = 0.005
+_CACHE_SIZE = -8000  # KiB, for each connection
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 T = TypeVar("T")
@@ -67,11 +68,7 @@ def connect_writer(place: Place) -> sqlite3.Connection:
     # No waiting inside SQLite: see `patiently`.
     db = _connect(place, "rwc", 0)
     try:
-        patiently(place, lambda: _check_owner(db, place))
-        patiently(place, lambda: _use_wal(db, place))
-        db.execute(f"PRAGMA synchronous={place.synchronous}")
-        db.execute("PRAGMA journal_size_limit=67108864")
-        patiently(place, lambda: _migrate(db, place))
+        patiently(place, lambda: _prepare_writer(db, place))
     except BaseException:
         db.close()
         raise
@@ -81,6 +78,7 @@ def connect_writer(place: Place) -> sqlite3.Connection:
 def connect_reader(place: Place) -> sqlite3.Connection:
     """Opens the file, which exists, for reading beside the writer."""
     db = _connect(place, "rw", place.busy_timeout)
+    db.execute(f"PRAGMA cache_size={_CACHE_SIZE}")
     db.execute("PRAGMA query_only=1")
     return db
 
@@ -169,9 +167,17 @@ def _create_folder(place: Place) -> None:
 
 def _connect(place: Place, mode: str, timeout: float) -> sqlite3.Connection:
     address = f"{place.path.as_uri()}?mode={mode}"
-    db = sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None, cached_statements=256)
-    db.execute("PRAGMA cache_size=-8000")
-    return db
+    return sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None, cached_statements=256)
+
+
+def _prepare_writer(db: sqlite3.Connection, place: Place) -> None:
+    # Every step may meet a lock, and may be done again.
+    _check_owner(db, place)
+    _use_wal(db, place)
+    db.execute(f"PRAGMA synchronous={place.synchronous}")
+    db.execute(f"PRAGMA cache_size={_CACHE_SIZE}")
+    db.execute("PRAGMA journal_size_limit=67108864")
+    _migrate(db, place)
 
 
 def _check_owner(db: sqlite3.Connection, place: Place) -> None:

@@ -14,9 +14,6 @@ from everthread.engines.sqlite._sql import queries
 from everthread.errors import CorruptRecordError
 from everthread.model import Document, Message, MessagePage, Thread, ThreadKey
 
-SEQ_LIMIT = 1 << 32
-"""Positions of a thread are below this: a message's id is its thread's id times this, plus its position."""
-
 NO_PAGE = MessagePage((), 0, 0)
 
 T = TypeVar("T")
@@ -36,11 +33,6 @@ class Log(msgspec.Struct):
     title: str | None
     revision: int
     appends: int
-
-    @property
-    def base(self) -> int:
-        """The id of the message at position 0."""
-        return self.id * SEQ_LIMIT
 
     def is_live(self, now_ms: int) -> bool:
         """Whether it has not expired."""
@@ -110,7 +102,7 @@ class Reader(Session):
         def look(log: Log) -> MessagePage:
             return _page(log, self._rows("read_messages", log, start, stop, -1 if limit is None else limit))
 
-        return self._snapshot(key, now_ms, look) or NO_PAGE
+        return self._snapshot(key, now_ms, look, NO_PAGE)
 
     def read_last(self, key: ThreadKey, count: int, before: int | None, now_ms: int) -> MessagePage:
         def look(log: Log) -> MessagePage:
@@ -118,10 +110,10 @@ class Reader(Session):
             rows.reverse()
             return _page(log, rows)
 
-        return self._snapshot(key, now_ms, look) or NO_PAGE
+        return self._snapshot(key, now_ms, look, NO_PAGE)
 
     def get_thread(self, key: ThreadKey, now_ms: int) -> Thread | None:
-        return self._snapshot(key, now_ms, lambda log: log.thread(key, self.metadata(log)))
+        return self._snapshot(key, now_ms, lambda log: log.thread(key, self.metadata(log)), None)
 
     def list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None, now_ms: int) -> Sequence[Thread]:
         name, position = ("list_first", ()) if after is None else ("list_after", after)
@@ -129,29 +121,28 @@ class Reader(Session):
         return [Log(*row[:-2]).thread(ThreadKey(row[-2], tenant), row[-1]) for row in rows]
 
     def get_document(self, key: ThreadKey, name: str, now_ms: int) -> Document | None:
-        return self._snapshot(key, now_ms, lambda log: self.document(log, name))
+        return self._snapshot(key, now_ms, lambda log: self.document(log, name), None)
 
     def list_documents(self, key: ThreadKey, now_ms: int) -> tuple[str, ...]:
         def look(log: Log) -> tuple[str, ...]:
             return tuple(name for (name,) in self.db.execute(self.sql["list_documents"], (log.id,)))
 
-        return self._snapshot(key, now_ms, look) or ()
+        return self._snapshot(key, now_ms, look, ())
 
-    def _snapshot(self, key: ThreadKey, now_ms: int, look: Callable[[Log], T | None]) -> T | None:
-        """What ``look`` finds of a thread, all of it in one state of the file; ``None`` for no thread."""
+    def _snapshot(self, key: ThreadKey, now_ms: int, look: Callable[[Log], T], nothing: T) -> T:
+        """What ``look`` finds of a thread, all of it in one state of the file; ``nothing`` for no thread."""
         self.db.execute("BEGIN")
         try:
             log = self.find(key)
-            return look(log) if log is not None and log.is_live(now_ms) else None
+            return look(log) if log is not None and log.is_live(now_ms) else nothing
         finally:
             # SQLite itself ends a transaction in which the file failed.
             if self.db.in_transaction:
                 self.db.execute("COMMIT")
 
     def _rows(self, query: str, log: Log, start: int, stop: int | None, limit: int) -> list[Any]:
-        lowest = log.base + min(start, SEQ_LIMIT)
-        highest = log.base + (SEQ_LIMIT if stop is None else min(stop, SEQ_LIMIT))
-        return self.db.execute(self.sql[query], (lowest, highest, limit)).fetchall()
+        below = log.next_seq if stop is None else stop
+        return self.db.execute(self.sql[query], (log.id, start, below, limit)).fetchall()
 
 
 def _page(log: Log, rows: list[Any]) -> MessagePage:

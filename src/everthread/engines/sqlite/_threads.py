@@ -44,6 +44,7 @@ class Workers(Generic[C]):
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._started = 0
         self._under_way = 0
+        self._ends: list[asyncio.Future[None]] = []
         self._process = os.getpid()
 
     async def call(self, function: Callable[Concatenate[C, P], R], *args: P.args, **_: P.kwargs) -> R:
@@ -67,12 +68,14 @@ class Workers(Generic[C]):
         """Closes the connections once everything called before is done."""
         if self._process != os.getpid():
             return  # The threads, and the connections with them, stayed in the parent.
-        ends: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in range(self._started)]
-        self._started = 0
-        for end in ends:
+        for _ in range(self._started):
+            end = asyncio.get_running_loop().create_future()
+            self._ends.append(end)
             self._jobs.put((None, (), end))
-        for end in ends:
-            await end
+        self._started = 0
+        if self._ends:
+            # A wait that is cancelled leaves the ends as they are, for the next call.
+            await asyncio.wait(self._ends)
 
     def release(self) -> None:
         """Like `stop`, without waiting: for a store that is given up."""

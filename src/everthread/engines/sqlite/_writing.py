@@ -17,11 +17,10 @@ from everthread.engines.sqlite._database import (
     translate,
 )
 from everthread.engines.sqlite._location import url_of
-from everthread.engines.sqlite._reading import SEQ_LIMIT, Log, Session
+from everthread.engines.sqlite._reading import Log, Session
 from everthread.errors import (
     ConflictError,
     EverthreadError,
-    LimitExceededError,
     OutcomeUnknownError,
     ThreadNotFoundError,
 )
@@ -135,8 +134,6 @@ class Writer(Session):
             return self._earlier(log, request) or ConflictError(
                 f"The next position of {request.key} is {first}, not {request.expected_seq}.", first
             )
-        if stop > SEQ_LIMIT:
-            return LimitExceededError(f"{request.key} would have {stop:,} positions.", stop, SEQ_LIMIT)
         if log is None:
             log = self._begin(request.key, request.now_ms)
         is_new = self._run("remember_append", log.id, request.append_id, first, stop).rowcount
@@ -154,7 +151,8 @@ class Writer(Session):
     def _write(self, log: Log, request: AppendRequest, first: int) -> None:
         rows = [
             (
-                log.base + seq,
+                log.id,
+                seq,
                 first,
                 request.now_ms if new.created_at is None else to_milliseconds(new.created_at),
                 new.format,
@@ -167,7 +165,7 @@ class Writer(Session):
         expire = request.retention.expire_ms
         log.next_seq = first + len(rows)
         log.count += len(rows)
-        log.size += sum(len(row[4]) for row in rows)
+        log.size += sum(len(row[5]) for row in rows)
         log.updated_ms = request.now_ms
         log.expires_ms = None if expire is None else request.now_ms + expire
         log.title = request.default_title if log.title is None else log.title
@@ -229,21 +227,23 @@ class Writer(Session):
         return Truncated(count - log.count, log.head_seq, log.next_seq)
 
     def _drop_head(self, log: Log, start: int) -> None:
+        if start <= log.head_seq:
+            return
         start = safe_start(self._spans_around(log, start), start)
         self._drop_messages(log, log.head_seq, start)
         self._run("drop_spans_below", log.id, start)
         self._run("drop_open_calls_below", log.id, start)
 
     def _drop_messages(self, log: Log, start: int, stop: int) -> None:
-        sizes = self._run("drop_messages", log.base + start, log.base + stop).fetchall()
+        sizes = self._run("drop_messages", log.id, start, stop).fetchall()
         log.count -= len(sizes)
         log.size -= sum(size for (size,) in sizes)
         log.head_seq = self._nth(log, log.head_seq, 0) if log.count else log.next_seq
 
     def _nth(self, log: Log, start: int, skip: int) -> int:
         """The position of the message after the first ``skip`` from ``start`` on, or the next position."""
-        row = self._run("nth_message", log.base + start, log.base + SEQ_LIMIT, skip).fetchone()
-        return log.next_seq if row is None else row[0] - log.base
+        row = self._run("nth_message", log.id, start, skip).fetchone()
+        return log.next_seq if row is None else row[0]
 
     def _spans_around(self, log: Log, cut: int) -> list[Span]:
         return self._run("span_around", log.id, cut).fetchall()
@@ -351,9 +351,8 @@ class Writer(Session):
         return True
 
     def _sweep_thread(self, log_id: int, most: int) -> int:
-        base = log_id * SEQ_LIMIT
-        removed = self._run("sweep_messages", base, base + SEQ_LIMIT, most).rowcount
-        for part in ("sweep_spans", "sweep_documents"):
+        removed = 0
+        for part in ("sweep_messages", "sweep_spans", "sweep_documents"):
             if removed < most:
                 removed += self._run(part, log_id, most - removed).rowcount
         if removed < most:

@@ -1,7 +1,7 @@
--- Every statement that runs on an open store. The columns of a thread are always in the order of threads_columns.
+-- Every statement that runs on an open store. A thread's columns are always in the same order, that of Log.
 
 -- name: find_thread
--- A thread's row, if the thread exists and has not expired at a time.
+-- A thread's row, also if it has expired.
 SELECT id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends
 FROM threads
 WHERE tenant = ? AND thread_id = ?;
@@ -50,32 +50,32 @@ WHERE id = ?;
 UPDATE threads SET title = ?, revision = ? WHERE id = ?;
 
 -- name: add_message
--- One message, whose id must be new.
-INSERT INTO messages (id, turn, created_ms, format, payload) VALUES (?, ?, ?, ?, ?);
+-- One message, whose position must be new.
+INSERT INTO messages (thread, seq, turn, created_ms, format, payload) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: read_messages
--- Messages with ids from one up to but without another, the oldest first.
-SELECT id & 4294967295, CAST(payload AS BLOB), format, created_ms, turn
+-- A thread's messages from one position up to but without another, the oldest first.
+SELECT seq, CAST(payload AS BLOB), format, created_ms, turn
 FROM messages
-WHERE id >= ? AND id < ?
-ORDER BY id
+WHERE thread = ? AND seq >= ? AND seq < ?
+ORDER BY seq
 LIMIT ?;
 
 -- name: read_last_messages
 -- The same, the newest first.
-SELECT id & 4294967295, CAST(payload AS BLOB), format, created_ms, turn
+SELECT seq, CAST(payload AS BLOB), format, created_ms, turn
 FROM messages
-WHERE id >= ? AND id < ?
-ORDER BY id DESC
+WHERE thread = ? AND seq >= ? AND seq < ?
+ORDER BY seq DESC
 LIMIT ?;
 
 -- name: drop_messages
--- Removes messages with ids from one up to but without another, and gives the size of each.
-DELETE FROM messages WHERE id >= ? AND id < ? RETURNING length(payload);
+-- Removes a thread's messages from one position up to but without another, and gives the size of each.
+DELETE FROM messages WHERE thread = ? AND seq >= ? AND seq < ? RETURNING length(payload);
 
 -- name: nth_message
--- The id of a thread's n-th message from an id on (0: the first).
-SELECT id FROM messages WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?;
+-- The position of a thread's n-th message from a position on (0: the first).
+SELECT seq FROM messages WHERE thread = ? AND seq >= ? ORDER BY seq LIMIT 1 OFFSET ?;
 
 -- name: remember_append
 -- Keeps what an append did, unless its id is known.
@@ -173,8 +173,8 @@ SELECT id FROM threads WHERE expires_ms <= ? LIMIT ?;
 SELECT thread FROM garbage LIMIT 1;
 
 -- name: sweep_messages
--- Removes some messages with ids from one up to but without another.
-DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE id >= ? AND id < ? LIMIT ?);
+-- Removes some messages of a thread.
+DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE thread = ? LIMIT ?);
 
 -- name: sweep_spans
 -- Removes some spans of a thread.
