@@ -130,7 +130,7 @@ def outcome(make: Callable[[], Any]) -> Any:
 
 
 def test_the_installed_release_is_served_by_the_direct_way() -> None:
-    assert codec_1x._direct
+    assert codec_1x.DIRECT
 
 
 @given(messages())

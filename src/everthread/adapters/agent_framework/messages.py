@@ -46,6 +46,9 @@ class _UnusualError(Exception):
     """What is not built directly; the framework's own method is used instead."""
 
 
+_UNUSUAL = (_UnusualError, KeyError, TypeError, AttributeError, ValueError)
+
+
 def to_new_message(message: Message) -> NewMessage:
     """A message to append, whose payload is ``message.to_dict()`` as JSON, with its tool calls found.
 
@@ -55,12 +58,12 @@ def to_new_message(message: Message) -> NewMessage:
     """
     if not isinstance(message, Message):
         raise InvalidMessageError(f"A history keeps Message objects, not {type(message).__name__}.")
-    if _direct:
+    if DIRECT:
         calls: list[str] = []
         results: list[str] = []
         try:
             value = _message_value(message, calls, results)
-        except Exception:  # noqa: S110 - whatever is unusual about it, the framework's method decides
+        except Exception:  # noqa: S110 - whatever is unusual about it, the framework's own method decides
             pass
         else:
             return NewMessage(codec.encode(value), FORMAT, tuple(calls), tuple(results))
@@ -82,6 +85,11 @@ def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
     """
     value = codec.decode(stored, key)
     try:
+        if DIRECT:
+            return _direct_message(value)
+    except _UNUSUAL:
+        pass
+    try:
         return message_from(value)
     except Exception as error:
         of = f" of {key}" if key is not None else ""
@@ -91,17 +99,12 @@ def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
 
 
 def message_from(value: object) -> Message:
-    """The message that a decoded payload describes, of either generation.
+    """The message that a decoded payload describes, of either generation, as the framework itself reads it.
 
     Raises:
         Exception: Whatever the framework's constructors raise for what is not a message.
     """
     known = dict(codec.as_object(value))
-    if _direct:
-        try:
-            return _direct_message(known)
-        except (_UnusualError, KeyError, TypeError, AttributeError):
-            pass
     if known.get("type") == BETA_TYPE:
         from everthread.adapters.agent_framework.conversion import to_current
 
@@ -137,7 +140,7 @@ def _known_content(content: object) -> object:
 
 
 def _message_value(message: Message, calls: list[str], results: list[str]) -> Json:
-    state = vars(message)
+    state = message.__dict__
     role, author, message_id = state["role"], state["author_name"], state["message_id"]
     if type(message) is not Message or len(state) != len(_MESSAGE) or type(role) is not str:
         raise _UnusualError
@@ -153,7 +156,7 @@ def _message_value(message: Message, calls: list[str], results: list[str]) -> Js
 
 
 def _content_value(content: Content, calls: list[str], results: list[str]) -> Json:
-    state = vars(content)
+    state = content.__dict__
     kind: str = state["type"]
     fields = _DIRECT_FIELDS[kind]
     value: Json = {"type": kind}
@@ -190,7 +193,7 @@ def _note(ids: list[str], call_id: object) -> None:
 
 def _plain(value: Any) -> Any:
     """Returns what is made of JSON's own types only: the framework would write it as it is."""
-    kind = cast(type[Any], type(value))
+    kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is dict:
         for name, item in value.items():
             if type(name) is not str:
@@ -207,28 +210,27 @@ def _plain(value: Any) -> Any:
 # From JSON to objects
 
 
-def _direct_message(value: Json) -> Message:
+def _direct_message(value: Any) -> Message:
     if value["type"] != CURRENT_TYPE or type(value["role"]) is not str:
         raise _UnusualError
     state = _MESSAGE.copy()
     state.update(value)
     del state["type"]
-    if len(state) != len(_MESSAGE):
+    contents: list[Any] = state["contents"]
+    if len(state) != len(_MESSAGE) or type(contents) is not list:
         raise _UnusualError
-    contents = state["contents"]
-    if type(contents) is not list:
-        raise _UnusualError
-    state["contents"] = [_direct_content(content) for content in cast(list[Json], contents)]
+    state["contents"] = [_direct_content(content) for content in contents]
+    # Also where there are none: the template's own must not be shared.
     state["additional_properties"] = value.get("additional_properties") or {}
     message = Message.__new__(Message)
     message.__dict__ = state
     return message
 
 
-def _direct_content(value: Json) -> Content:
+def _direct_content(value: Any) -> Content:
     kind: str = value["type"]
-    template = _CONTENTS.get(kind)
-    if template is None or not value.keys() <= _READABLE[kind]:
+    template, readable = _CONTENTS[kind]
+    if not readable.issuperset(value):
         raise _UnusualError
     state = template.copy()
     state.update(value)
@@ -239,7 +241,7 @@ def _direct_content(value: Json) -> Content:
             raise _UnusualError
     elif kind == "function_call":
         # Legacy properties of calls have a meaning of their own, which the framework's constructor knows.
-        if properties or state.get("hosted") is None:
+        if properties or state.get("hosted", False) is None:
             raise _UnusualError
     elif kind == "function_result" and state.get("items") is not None:
         state["items"] = [_direct_content(part) for part in state["items"]]
@@ -253,8 +255,11 @@ def _direct_content(value: Json) -> Content:
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _MESSAGE: Json = vars(Message("user", [])).copy()
-_CONTENTS: dict[str, Json] = {kind: vars(Content(cast(Any, kind))).copy() for kind in _DIRECT_FIELDS}
-_READABLE = {kind: frozenset({"type", "additional_properties", *fields}) for kind, fields in _DIRECT_FIELDS.items()}
+_CONTENTS: dict[str, tuple[Json, frozenset[str]]] = {
+    kind: (vars(Content(cast(Any, kind))).copy(), frozenset({"type", "additional_properties", *fields}))
+    for kind, fields in _DIRECT_FIELDS.items()
+}
+"""A bare content's state, and the fields that are read directly, by content type."""
 _SILENT = {
     kind: sum(item is not None for item in vars(content).values()) - len(content.to_dict())
     for kind, content in ((kind, Content(cast(Any, kind))) for kind in _DIRECT_FIELDS)
@@ -299,4 +304,5 @@ def _state(value: Any) -> Any:
     return value
 
 
-_direct = _agrees()
+DIRECT = _agrees()
+"""Whether the installed release is served directly."""
