@@ -40,6 +40,11 @@ def test_it_answers_from_what_the_user_said(question: str, part: str) -> None:
     assert part in answer([*STORY, question])
 
 
+def test_it_answers_several_questions_at_once() -> None:
+    asked = [*STORY, "What is my name, and where do I want to go? What do I like?"]
+    assert answer(asked) == "Your name is Ana. You want to go to Lisbon (May). You like fado and seafood."
+
+
 @pytest.mark.parametrize(
     ("question", "part"),
     [

@@ -6,7 +6,7 @@ Pure text, no framework. English sentences of a kind that travellers type; it qu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 MAX_CHARACTERS = 4000
 """Of each message; whoever pastes a book does not state facts in it."""
@@ -69,6 +69,7 @@ _PLACES = (
 _HOME = re.compile(rf"\bI (?:live in|am from|come from)|\bI['’]m from|\bfrom ({_PROPER})")
 _HOME_NAME = re.compile(rf"(?:live in|from) ({_PROPER})")
 _END = re.compile(r",? (?:but|and (?:I|my|we)\b|because|so that|, (?:I|my|we)\b).*", re.IGNORECASE | re.DOTALL)
+_PARTS = re.compile(r"(?<=[.!?])\s+|,? and (?=(?:what|where|when|who|which)\b)")
 _CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|(?<=[.!?;])$")
 
 
@@ -146,14 +147,21 @@ def answer(texts: Sequence[str]) -> str:
         return "Say something, and I will remember it for as long as this thread is kept."
     asked = texts[-1][:MAX_CHARACTERS].lower().replace("’", "'")
     memory = Memory(texts)
-    for pattern, reply in _QUESTIONS:
-        if re.search(pattern, asked):
-            return reply(memory)
+    replies = [reply for part in _PARTS.split(asked) for reply in _replies(part, memory)]
+    if replies:
+        return " ".join(dict.fromkeys(replies))
     if is_question(asked):
         return _unknown(memory)
     if re.match(r"(?:hi|hello|hey|good (?:morning|evening|day))\b[^a-z]*$", asked):
         return f"Hello{_comma(memory.name)}! Where would you like to travel?"
     return _noted(memory, texts)
+
+
+def _replies(question: str, memory: Memory) -> Iterator[str]:
+    for pattern, reply in _QUESTIONS:
+        if re.search(pattern, question):
+            yield reply(memory)
+            return
 
 
 def _noted(memory: Memory, texts: Sequence[str]) -> str:
