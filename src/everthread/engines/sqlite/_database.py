@@ -176,6 +176,8 @@ def _prepare_writer(db: sqlite3.Connection, place: Place) -> None:
     _use_wal(db, place)
     db.execute(f"PRAGMA synchronous={place.synchronous}")
     db.execute(f"PRAGMA cache_size={_CACHE_SIZE}")
+    # Pages that many appends change are written back once for all of them.
+    db.execute("PRAGMA wal_autocheckpoint=4000")
     db.execute("PRAGMA journal_size_limit=67108864")
     _migrate(db, place)
 

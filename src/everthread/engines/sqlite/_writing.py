@@ -136,13 +136,25 @@ class Writer(Session):
             )
         if log is None:
             log = self._begin(request.key, request.now_ms)
-        is_new = self._run("remember_append", log.id, request.append_id, first, stop).rowcount
-        if not is_new and (earlier := self._earlier(log, request)) is not None:
+        # An id that nobody else has cannot come again: a transaction that failed left nothing.
+        if not request.is_new_id and (earlier := self._remember(log, request, Appended(first, stop))):
             return earlier
         self._write(log, request, first)
         self._trim(log, request.retention)
         self._save(log)
         return Appended(first, stop)
+
+    def _remember(self, log: Log, request: AppendRequest, appended: Appended) -> Appended | None:
+        """Keeps the append's id, or returns what an earlier append of this id did."""
+        arguments = log.id, request.append_id, appended.first_seq, appended.next_seq
+        if not self._run("remember_append", *arguments).rowcount:
+            return self._earlier(log, request)
+        log.appends += 1
+        if log.appends > 2 * REMEMBERED_APPENDS:
+            # Seldom and many at once: the newest are found by looking at all.
+            self._run("forget_appends", log.id, REMEMBERED_APPENDS)
+            log.appends = REMEMBERED_APPENDS
+        return None
 
     def _earlier(self, log: Log | None, request: AppendRequest) -> Appended | None:
         row = None if log is None else self._run("find_append", log.id, request.append_id).fetchone()
@@ -169,11 +181,6 @@ class Writer(Session):
         log.updated_ms = request.now_ms
         log.expires_ms = None if expire is None else request.now_ms + expire
         log.title = request.default_title if log.title is None else log.title
-        log.appends += 1
-        if log.appends > 2 * REMEMBERED_APPENDS:
-            # Seldom and many at once: the newest are found by looking at all.
-            self._run("forget_appends", log.id, REMEMBERED_APPENDS)
-            log.appends = REMEMBERED_APPENDS
 
     def _link(self, log: Log, links: TurnLinks, first: int) -> None:
         if links.early_results:
