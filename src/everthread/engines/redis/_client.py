@@ -34,9 +34,18 @@ _CODES: Final = {
 
 
 class _Call(NamedTuple):
-    script: Script
-    keys: Sequence[bytes]
-    arguments: list[bytes]
+    """One command, or several that are carried out in one step."""
+
+    commands: Sequence[Sequence[bytes]]
+    script: Script | None = None
+
+    @property
+    def writes(self) -> bool:
+        return self.script is not None and self.script.writes
+
+    def by_source(self) -> _Call:
+        assert self.script is not None
+        return _Call([[b"EVAL", self.script.source, *self.commands[0][2:]]], self.script)
 
 
 class ClientLink:
@@ -66,33 +75,43 @@ class ClientLink:
             EverthreadError: It cannot be reached.
         """
         keys = names.names if isinstance(names, ThreadNames) else (names,)
-        reply = await self._calls.submit(_Call(script, keys, arguments))
+        command = [b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *arguments]
+        return await self._submit(_Call([command], script))
+
+    async def transact(self, commands: Sequence[Sequence[bytes]]) -> Any:
+        """Carries out reading commands in one step and returns their replies."""
+        return await self._submit(_Call([[b"MULTI"], *commands, [b"EXEC"]]))
+
+    async def _submit(self, call: _Call) -> Any:
+        reply = await self._calls.submit(call)
         if isinstance(reply, ServerError):
             raise reply
         return reply
 
     async def _run_all(self, calls: Sequence[_Call]) -> Sequence[Any]:
-        replies = await self._pipelined(calls, by_source=False)
+        replies = await self._pipelined(calls)
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
         if unknown:
-            again = await self._pipelined([calls[at] for at in unknown], by_source=True)
+            again = await self._pipelined([calls[at].by_source() for at in unknown])
             for at, reply in zip(unknown, again, strict=True):
                 replies[at] = reply
-        writes = any(call.script.writes for call in calls)
-        return [self._typed(reply, in_doubt=writes) if isinstance(reply, Exception) else reply for reply in replies]
+        return [self._typed(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
-    async def _pipelined(self, calls: Sequence[_Call], *, by_source: bool) -> list[Any]:
+    async def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
+        """The last reply to each call, or the first that is an error."""
         pipeline = self._client.pipeline(transaction=False)
         for call in calls:
-            head = ("EVAL", call.script.source) if by_source else ("EVALSHA", call.script.sha)
-            # Payloads stay bytes, also where the client decodes.
-            pipeline.execute_command(*head, len(call.keys), *call.keys, *call.arguments, NEVER_DECODE=True)
+            for command in call.commands:
+                # Payloads stay bytes, also where the client decodes.
+                pipeline.execute_command(*command, NEVER_DECODE=True)
         try:
-            return await pipeline.execute(raise_on_error=False)
+            flat = iter(await pipeline.execute(raise_on_error=False))
         except exceptions.RedisError as error:
-            raise self._typed(error, in_doubt=any(call.script.writes for call in calls)) from None
+            raise self._typed(error, in_doubt=any(call.writes for call in calls)) from None
+        replies = [[next(flat) for _ in call.commands] for call in calls]
+        return [next((part for part in each if isinstance(part, Exception)), each[-1]) for each in replies]
 
-    def _typed(self, error: Exception, *, in_doubt: bool) -> Exception:
+    def _typed(self, error: Exception, *, in_doubt: bool = False) -> Exception:
         if isinstance(error, exceptions.AuthenticationError):
             return ServerError("WRONGPASS")
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from binascii import crc_hqx
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from everthread.errors import ConfigurationError
@@ -114,7 +115,7 @@ def tag_of(key: bytes) -> bytes:
     return key[start + 1 : end] if end > start + 1 else key
 
 
-def pack(arguments: tuple[bytes, ...] | list[bytes]) -> bytes:
+def pack(arguments: Sequence[bytes]) -> bytes:
     """Arguments in the wire's encoding (RESP bulk strings)."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments])
 

@@ -31,30 +31,32 @@ class Command:
 
 
 class Script(Command):
-    """A Lua script of the folder beside this module."""
+    """A Lua script, put together from files of the folder beside this module."""
 
     __slots__ = ("sha", "source")
 
-    def __init__(self, name: str, *, writes: bool = False, repeatable: bool = True, shared: bool = True) -> None:
-        body = (_FOLDER / f"{name}.lua").read_bytes()
-        self.source = (_FOLDER / "thread.lua").read_bytes() + body if shared else body
+    def __init__(self, *names: str, writes: bool = False, repeatable: bool = True) -> None:
+        self.source = b"\n".join((_FOLDER / f"{name}.lua").read_bytes() for name in names)
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
         by_hash, by_source = pack([b"EVALSHA", self.sha]), pack([b"EVAL", self.source])
         super().__init__(by_hash, by_source, writes=writes, repeatable=repeatable)
 
 
-PING: Final = Command(pack([b"PING"]), pack([b"PING"]), writes=False, repeatable=True)
+MULTI: Final = b"*1\r\n" + pack([b"MULTI"])
+EXEC: Final = b"*1\r\n" + pack([b"EXEC"])
+TRANSACTION: Final = Command(MULTI, MULTI, writes=False, repeatable=True)
+PING: Final = Command(b"*1\r\n" + pack([b"PING"]), b"", writes=False, repeatable=True)
 
 # An append knows by its id whether it was done before; the other writes would tell of their second time.
-APPEND: Final = Script("append", writes=True)
-TRUNCATE: Final = Script("truncate", writes=True, repeatable=False)
-UPDATE: Final = Script("update", writes=True, repeatable=False)
-DELETE: Final = Script("delete", writes=True, repeatable=False)
-PUT_DOCUMENT: Final = Script("put_document", writes=True, repeatable=False)
-DELETE_DOCUMENT: Final = Script("delete_document", writes=True, repeatable=False)
+APPEND: Final = Script("thread", "append", writes=True)
+TRUNCATE: Final = Script("thread", "truncate", writes=True, repeatable=False)
+UPDATE: Final = Script("thread", "describe", "update", writes=True, repeatable=False)
+DELETE: Final = Script("thread", "delete", writes=True, repeatable=False)
+PUT_DOCUMENT: Final = Script("thread", "put_document", writes=True, repeatable=False)
+DELETE_DOCUMENT: Final = Script("thread", "delete_document", writes=True, repeatable=False)
 
-READ: Final = Script("read")
-GET: Final = Script("get")
-RECENT: Final = Script("recent", shared=False)
-GET_DOCUMENT: Final = Script("get_document")
-LIST_DOCUMENTS: Final = Script("list_documents")
+READ: Final = Script("thread", "read")
+GET: Final = Script("thread", "describe", "get")
+RECENT: Final = Script("recent")
+GET_DOCUMENT: Final = Script("thread", "get_document")
+LIST_DOCUMENTS: Final = Script("thread", "list_documents")

@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import hiredis
 
 from everthread.engines.redis._errors import TRANSIENT, ServerError, broken, unreachable
 from everthread.engines.redis._keys import ThreadNames, pack
-from everthread.engines.redis._scripts import PING, Command, Script
+from everthread.engines.redis._scripts import EXEC, MULTI, PING, TRANSACTION, Command, Script
 from everthread.errors import ConfigurationError, EverthreadError
 
 IDLE_SECONDS: Final = 60.0
@@ -33,19 +33,25 @@ Dial = Callable[[], Awaitable[asyncio.StreamWriter]]
 
 
 class _Call:
-    __slots__ = ("answer", "arguments", "attempts", "command", "count", "in_doubt")
+    """What was sent, and who waits for the answer: for the last of several, where commands go as a transaction."""
 
-    def __init__(self, command: Command, count: int, arguments: bytes, answer: asyncio.Future[Any]) -> None:
+    __slots__ = ("answer", "attempts", "command", "error", "in_doubt", "left", "packed", "replies")
+
+    def __init__(self, command: Command, packed: bytes, answer: asyncio.Future[Any], replies: int = 1) -> None:
         self.command = command
-        self.count = count
-        self.arguments = arguments
+        self.packed = packed
         self.answer = answer
+        self.replies = self.left = replies
+        self.error: ServerError | None = None
         self.attempts = 0
         self.in_doubt = False
 
-    def packed(self, *, by_source: bool = False) -> bytes:
-        head = self.command.by_source if by_source else self.command.by_hash
-        return b"*%d\r\n%b%b" % (self.count, head, self.arguments)
+    def reply(self, reply: Any) -> Any:
+        """The answer if this is its last part, and the error that is to blame if it is one."""
+        if self.replies > 1 and isinstance(reply, ServerError):
+            self.error = self.error or reply
+            return self.error
+        return reply
 
 
 class Wire(asyncio.Protocol):
@@ -106,31 +112,41 @@ class Wire(asyncio.Protocol):
         Args:
             names: A thread's keys, or a single key.
         """
-        keys = b"$1\r\n9\r\n" + names.packed if isinstance(names, ThreadNames) else pack([b"1", names])
-        amount = 9 if isinstance(names, ThreadNames) else 1
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        call = _Call(script, 3 + amount + len(arguments), keys + pack(arguments), answer)
+        if isinstance(names, ThreadNames):
+            head = b"*%d\r\n%b$1\r\n9\r\n%b" % (12 + len(arguments), script.by_hash, names.packed)
+        else:
+            head = b"*%d\r\n%b%b" % (4 + len(arguments), script.by_hash, pack([b"1", names]))
+        return self._submit(_Call(script, head + pack(arguments), self._loop.create_future()))
+
+    def transact(self, commands: Sequence[Sequence[bytes]]) -> asyncio.Future[Any]:
+        """Sends reading commands off at once, to be carried out in one step; the future gets their replies."""
+        packed = [b"*%d\r\n%b" % (len(command), pack(command)) for command in commands]
+        call = _Call(TRANSACTION, MULTI + b"".join(packed) + EXEC, self._loop.create_future(), len(commands) + 2)
+        return self._submit(call)
+
+    def _submit(self, call: _Call) -> asyncio.Future[Any]:
         if self._transport is None:
             self._unsent.append(call)
             self._reconnect()
         else:
-            self._send(call, call.packed())
-        return answer
+            self._send(call)
+        return call.answer
 
     # Sending
 
-    def _send(self, call: _Call, packed: bytes) -> None:
+    def _send(self, call: _Call) -> None:
         if not self._unanswered:
             self._heard = self._loop.time()
         call.attempts += 1
+        call.left, call.error = call.replies, None
         self._unanswered.append(call)
         if self._outgoing:
-            self._outgoing.append(packed)
+            self._outgoing.append(call.packed)
         elif len(self._unanswered) == 1 and self._transport is not None:
-            self._transport.write(packed)
+            self._transport.write(call.packed)
         else:
             # Others are under way, so what else is sent in this turn of the loop may go with it.
-            self._outgoing.append(packed)
+            self._outgoing.append(call.packed)
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -156,13 +172,19 @@ class Wire(asyncio.Protocol):
             self._idle.set()
 
     def _answer(self, reply: Any) -> None:
-        call = self._unanswered.popleft()
+        call = self._unanswered[0]
+        call.left -= 1
+        reply = call.reply(reply)
+        if call.left:
+            return
+        self._unanswered.popleft()
         if not isinstance(reply, ServerError):
             if not call.answer.done():
                 call.answer.set_result(reply)
         elif reply.code == "NOSCRIPT" and call.attempts <= self._retries + 1:
             # The server was restarted or told to forget scripts. Sent again here and now, it stays in order.
-            self._send(call, call.packed(by_source=True))
+            call.packed = call.packed.replace(call.command.by_hash, call.command.by_source, 1)
+            self._send(call)
         elif reply.code in TRANSIENT and call.attempts <= self._retries:
             self._unanswered.appendleft(call)
             self._lose(reply.code)
@@ -217,7 +239,7 @@ class Wire(asyncio.Protocol):
         calls, self._unsent = self._unsent, []
         for call in calls:
             if not call.answer.done():
-                self._send(call, call.packed())
+                self._send(call)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(self._reason if exc is None else type(exc).__name__)
@@ -273,8 +295,7 @@ class Wire(asyncio.Protocol):
             return
         if not self._unanswered and silent > IDLE_SECONDS:
             # A failed answer is nobody's: the connection is then made anew by the next call.
-            ping = _Call(PING, 1, b"", self._loop.create_future())
-            self._send(ping, ping.packed())
+            self._send(_Call(PING, PING.by_hash, self._loop.create_future()))
         self._watch = self._loop.call_later(self._timeout / 4, self._look_after)
 
 

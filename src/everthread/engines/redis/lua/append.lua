@@ -2,7 +2,7 @@
 --
 -- ARGV  4 append id  5 expected position or ''  6 messages to keep or ''  7 milliseconds to live or ''
 --       8 '=' and the title for a thread without one, or ''  9 how calls and results hang together, or ''
---       10 format of all messages, or '' where each has a fact of its own  11… messages, then those facts
+--       10 bytes of all messages  11… messages, then a fact for each, without its time where that is now
 -- Reply {0, first position, next position, 1 if this had been written before}
 local MOST_IDS, MOST_CALLS = 1000, 1000
 local FIRST = 11
@@ -19,21 +19,14 @@ local function remember(thread, append_id, first, count)
     call('UNLINK', KEYS[5 + thread.ids])
   end
   thread.ids_count = thread.ids_count + 1
-  call('HSET', KEYS[5 + thread.ids], append_id, whole(first) .. ',' .. count)
+  call('HSET', KEYS[5 + thread.ids], append_id, first .. ',' .. count)
 end
 
 local function push(thread, count)
-  local facts, now = {}, whole(NOW)
-  local format = ARGV[10]
+  local now, facts = NOW .. '', {}
   for at = 1, count do
-    local payload = ARGV[FIRST + at - 1]
-    if format ~= '' then
-      facts[at] = now .. ',' .. at - 1 .. ',' .. #payload .. ',' .. format
-    else
-      local fact = ARGV[FIRST + count + at - 1]
-      facts[at] = string.sub(fact, 1, 1) == ',' and now .. fact or fact
-    end
-    thread.size = thread.size + #payload
+    local fact = ARGV[FIRST + count + at - 1]
+    facts[at] = string.byte(fact) == 44 and now .. fact or fact
   end
   local beside
   for start = 1, count, CHUNK do
@@ -43,6 +36,7 @@ local function push(thread, count)
   end
   thread.count = thread.count + count
   thread.next = thread.next + count
+  thread.size = thread.size + ARGV[10]
   thread.tail = fingerprint(ARGV[FIRST + count - 1])
   -- The server may have evicted the facts alone, if its policy says so.
   for _ = beside + 1, thread.count do call('LPUSH', FACTS, ',0,0,?') end
@@ -57,24 +51,33 @@ local function add_span(from, to)
     call('ZREM', SPANS, last[1])
     from, to = math.min(from, tonumber(last[1])), math.max(to, tonumber(last[2]))
   end
-  if from < to then call('ZADD', SPANS, whole(to), whole(from)) end
+  if from < to then call('ZADD', SPANS, to, from) end
 end
 
 -- The same rules as everthread.retention.resolve: a result whose call is not known is tied to what stands before it.
-local function link(thread, first, packed)
-  local links = cmsgpack.unpack(packed)
-  local spans, answered = {}, {}
-  for _, span in ipairs(links[1]) do spans[#spans + 1] = { first + span[1], first + span[2] } end
-  for _, result in ipairs(links[3]) do
+local function answer(first, results, spans)
+  local answered = {}
+  for _, result in ipairs(results) do
     local called = not answered[result[1]] and tonumber(call('ZSCORE', CALLS, result[1]))
-    spans[#spans + 1] = { called or first + result[2] - 1, first + result[2] }
+    spans[#spans + 1] = { (called or first + result[2] - 1) - first, result[2] }
     answered[result[1]] = true
   end
   table.sort(spans, function(one, other) return one[2] < other[2] end)
-  for _, span in ipairs(spans) do add_span(span[1], span[2]) end
+  for _, span in ipairs(spans) do add_span(first + span[1], first + span[2]) end
   for id in pairs(answered) do call('ZREM', CALLS, id) end
-  for _, open in ipairs(links[2]) do call('ZADD', CALLS, whole(first + open[2]), open[1]) end
-  call('ZREMRANGEBYRANK', CALLS, 0, -MOST_CALLS - 1)
+end
+
+local function link(thread, first, packed)
+  local links = cmsgpack.unpack(packed)
+  local spans, open, results = links[1], links[2], links[3]
+  if #results > 0 then
+    answer(first, results, spans)
+  else
+    -- Within one turn they are merged already, and they touch none that are older.
+    for _, span in ipairs(spans) do call('ZADD', SPANS, first + span[2], first + span[1]) end
+  end
+  for _, each in ipairs(open) do call('ZADD', CALLS, first + each[2], each[1]) end
+  if #open > 0 then call('ZREMRANGEBYRANK', CALLS, 0, -MOST_CALLS - 1) end
   thread.linked = true
 end
 
@@ -82,16 +85,6 @@ local function trim(thread, most)
   if most and thread.count > most then
     drop_head(thread, most > 0 and seq_at(thread, thread.count - most) or thread.next)
     if thread.count == 0 then thread.tail = '' end
-  end
-end
-
-local function set_expiry(thread, ttl_ms)
-  if ttl_ms then
-    call('HSET', META, 'expires', whole(NOW + ttl_ms))
-    expire_all(ttl_ms)
-  elseif thread.expires then
-    call('HDEL', META, 'expires')
-    expire_all(nil)
   end
 end
 
@@ -105,16 +98,20 @@ end
 local expected = tonumber(ARGV[5])
 if expected and expected ~= thread.next then return { 2, thread.next } end
 
-local count = #ARGV - FIRST + 1
-if ARGV[10] == '' then count = count / 2 end
+local count = (#ARGV - FIRST + 1) / 2
 local first = thread.next
 begin_run(thread)
 push(thread, count)
 if ARGV[9] ~= '' then link(thread, first, ARGV[9]) end
 trim(thread, tonumber(ARGV[6]))
 remember(thread, ARGV[4], first, count)
+if ARGV[8] ~= '' and not thread.titled then
+  thread.titled = true
+  call('HSET', META, 'title', sub(ARGV[8], 2))
+end
+local ttl, expired_before = tonumber(ARGV[7]), thread.expires
+thread.expires = ttl and NOW + ttl or false
 touch(thread)
 save(thread)
-if ARGV[8] ~= '' and not thread.title then call('HSET', META, 'title', string.sub(ARGV[8], 2)) end
-set_expiry(thread, tonumber(ARGV[7]))
+if ttl or expired_before then expire_all(ttl) end
 return { 0, first, thread.next, 0 }

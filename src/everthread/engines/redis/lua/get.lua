@@ -2,7 +2,7 @@
 --
 -- Reply {0, head position, next position, count, bytes, created, updated, revision, expires or -1, title, metadata},
 -- the last two '' or '=' and the value.
-local thread, refusal = load()
+local thread, refusal = load(true)
 if refusal then
   if refusal[1] == 1 and RECENT then call('ZREM', RECENT, NAME) end
   return refusal

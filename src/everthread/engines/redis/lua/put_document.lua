@@ -9,6 +9,6 @@ if thread.is_new then
   touch(thread)
   save(thread)
 end
-call('HSET', DOCS, ARGV[4], whole(revision + 1) .. ' ' .. whole(NOW) .. ' ' .. ARGV[5])
+call('HSET', DOCS, ARGV[4], revision + 1 .. ' ' .. NOW .. ' ' .. ARGV[5])
 share_expiry(thread)
 return { 0, revision + 1, NOW }

@@ -3,7 +3,7 @@
 -- ARGV  4 'last'  5 how many  6 below which position, or ''
 --    or 4 'from'  5 first position  6 below which position, or ''  7 at most how many, or ''
 -- Reply {0, head position, next position, ordinal of the first message given, runs, messages, facts}
-local thread, refusal = load()
+local thread, refusal = load(true)
 if refusal then return refusal end
 if thread.foreign then thread.count, thread.next = thread.foreign, thread.foreign end
 local below = tonumber(ARGV[6])

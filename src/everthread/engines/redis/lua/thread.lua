@@ -7,10 +7,13 @@
 --
 -- A reply begins with 0 (done), 1 (no such thread), 2 (conflict, then the actual value), 3 (another owner's)
 -- or 4 (another schema, which follows).
-local call = redis.call
+--
+-- Measured: a call of the server costs about 0.5 µs, a field of HMGET 0.4, a number turned into text 1, a function
+-- defined 0.1. So the numbers of a thread are one packed field, and numbers go into commands as they are.
+local call, sub = redis.call, string.sub
 local LIST, META, FACTS, SPANS, CALLS, DOCS, RECENT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8], KEYS[9]
 local OWNER, NOW, NAME = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local SCHEMA = '1'
+local SCHEMA = 1
 local CHUNK = 4000 -- unpack() and a command's arguments go through Lua's C stack, which holds 8,000
 
 local function server_ms()
@@ -19,15 +22,10 @@ local function server_ms()
 end
 NOW = NOW or server_ms()
 
--- Lua writes numbers of more than 14 digits with an exponent.
-local function whole(number)
-  return string.format('%.0f', number)
-end
-
 -- Tells whether the newest message is still the one that was written here, without hashing all of it.
 local function fingerprint(payload)
   local middle = math.floor(#payload / 2)
-  return #payload .. ':' .. string.sub(payload, middle, middle + 23) .. string.sub(payload, -24)
+  return sub(payload, middle, middle + 23) .. sub(payload, -24)
 end
 
 -- Where a message lies in the list follows from its ordinal: how many messages were put before it, the dropped
@@ -62,21 +60,9 @@ end
 local function begin_run(thread)
   local ordinal = thread.dropped + thread.count
   if thread.next ~= ordinal + thread.shift then
-    thread.runs = thread.runs .. whole(ordinal) .. ':' .. whole(thread.next) .. ' '
+    thread.runs = thread.runs .. ordinal .. ':' .. thread.next .. ' '
     thread.shift = thread.next - ordinal
   end
-end
-
-local function prune_runs(thread)
-  local kept, last = '', nil
-  for from, at in string.gmatch(thread.runs, '(%d+):(%d+)') do
-    if tonumber(from) <= thread.dropped then
-      last = from .. ':' .. at .. ' '
-    else
-      kept = kept .. from .. ':' .. at .. ' '
-    end
-  end
-  thread.runs = (last or '') .. kept
 end
 
 -- A fact is 'milliseconds,offset in its turn,bytes,format'; of what others wrote only the bytes are known.
@@ -93,7 +79,20 @@ local function forget_links(from, to)
   call('ZREMRANGEBYSCORE', CALLS, from, to)
 end
 
+-- Takes the oldest messages off the books. (Functions that are seldom needed are made only where they are called.)
 local function drop_facts(thread, index)
+  local function prune_runs(thread)
+    local kept, last = '', nil
+    for from, at in string.gmatch(thread.runs, '(%d+):(%d+)') do
+      if tonumber(from) <= thread.dropped then
+        last = from .. ':' .. at .. ' '
+      else
+        kept = kept .. from .. ':' .. at .. ' '
+      end
+    end
+    thread.runs = (last or '') .. kept
+  end
+
   if index > 0 then
     thread.size = thread.size - bytes_of(call('LPOP', FACTS, index))
     thread.dropped = thread.dropped + index
@@ -105,35 +104,27 @@ end
 -- The span that a cut would go through: where it begins and ends.
 local function span_around(thread, cut)
   if not thread.linked then return nil end
-  local found = call('ZRANGEBYSCORE', SPANS, whole(cut), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local found = call('ZRANGEBYSCORE', SPANS, cut, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   local from = tonumber(found[1])
   if from and from < cut then return from, tonumber(found[2]) end
   return nil
 end
 
-local function safe_start(thread, cut)
-  local _, to = span_around(thread, cut)
-  return to and to + 1 or cut
-end
-
 local function drop_head(thread, cut)
   if cut <= head_of(thread) then return end
-  local seq = safe_start(thread, cut)
+  local _, to = span_around(thread, cut)
+  local seq = to and to + 1 or cut
   local index = index_from(thread, seq)
   if index > 0 then
     call('LTRIM', LIST, index, -1)
     drop_facts(thread, index)
   end
-  if thread.linked then forget_links('-inf', '(' .. whole(seq)) end
-end
-
-local function safe_stop(thread, cut)
-  return span_around(thread, cut) or cut
+  if thread.linked then forget_links('-inf', '(' .. seq) end
 end
 
 local function expire_all(ttl_ms)
   for index = 1, 8 do
-    if ttl_ms then call('PEXPIRE', KEYS[index], whole(ttl_ms)) else call('PERSIST', KEYS[index]) end
+    if ttl_ms then call('PEXPIRE', KEYS[index], ttl_ms) else call('PERSIST', KEYS[index]) end
   end
 end
 
@@ -146,27 +137,21 @@ local function share_expiry(thread)
 end
 
 local function save(thread)
-  call('HSET', META, 'owner', OWNER, 'schema', SCHEMA, 'next', whole(thread.next), 'count', thread.count,
-    'dropped', whole(thread.dropped), 'shift', whole(thread.shift), 'runs', thread.runs, 'size', whole(thread.size),
-    'tail', thread.tail, 'created', whole(thread.created), 'updated', whole(thread.updated),
-    'linked', thread.linked and '1' or '', 'ids', thread.ids, 'ids_count', thread.ids_count)
+  call('HSET', META, 'owner', OWNER, 'tail', thread.tail, 'state', cmsgpack.pack(SCHEMA, thread.next, thread.count,
+    thread.dropped, thread.shift, thread.runs, thread.size, thread.created, thread.updated, thread.expires,
+    thread.revision, thread.linked, thread.titled, thread.shared, thread.ids, thread.ids_count))
 end
 
--- Where in the list the newest message that we know lies now, or -1.
-local function find_tail(thread, length)
-  local index = math.min(length, thread.count) - 1
-  while index >= 0 do
-    local from = math.max(index - 99, 0)
-    local chunk = call('LRANGE', LIST, from, index)
-    for at = #chunk, 1, -1 do
-      if fingerprint(chunk[at]) == thread.tail then return from + at - 1 end
-    end
-    index = from - 1
-  end
-  return -1
+local function restore(state, tail)
+  local schema, next, count, dropped, shift, runs, size, created, updated, expires, revision, linked, titled, shared,
+    ids, ids_count = cmsgpack.unpack(state)
+  return { schema = schema, next = next, count = count, dropped = dropped, shift = shift, runs = runs, size = size,
+    created = created, updated = updated, expires = expires, revision = revision, linked = linked, titled = titled,
+    shared = shared, ids = ids, ids_count = ids_count, tail = tail }
 end
 
 local function take_in(thread, from, length)
+  thread.shared = true
   begin_run(thread)
   for start = from, length - 1, CHUNK do
     local facts = {}
@@ -183,18 +168,34 @@ end
 
 -- Another program trimmed the list or pushed to it: what it dropped goes from the books, what it wrote gets positions.
 local function reconcile(thread, length)
+  -- Where in the list the newest message that we know lies now, or -1.
+  local function find_tail(thread, length)
+    local index = math.min(length, thread.count) - 1
+    while index >= 0 do
+      local from = math.max(index - 99, 0)
+      local chunk = call('LRANGE', LIST, from, index)
+      for at = #chunk, 1, -1 do
+        if fingerprint(chunk[at]) == thread.tail then return from + at - 1 end
+      end
+      index = from - 1
+    end
+    return -1
+  end
+
   local tail = find_tail(thread, length)
+  thread.shared = true
   drop_facts(thread, thread.count - (tail + 1))
   if thread.count == 0 then thread.tail = '' end
-  if thread.linked then forget_links('-inf', '(' .. whole(head_of(thread))) end
+  if thread.linked then forget_links('-inf', '(' .. head_of(thread)) end
   if length > tail + 1 then take_in(thread, tail + 1, length) end
   save(thread)
   share_expiry(thread)
 end
 
 local function new_thread()
-  return { next = 0, count = 0, dropped = 0, shift = 0, runs = '', size = 0, tail = '', ids = 1, ids_count = 0,
-    created = NOW, updated = NOW, revision = 0, is_new = true }
+  return { next = 0, count = 0, dropped = 0, shift = 0, runs = '', size = 0, created = NOW, updated = NOW,
+    expires = false, revision = 0, linked = false, titled = false,
+    shared = false, ids = 1, ids_count = 0, tail = '', is_new = true }
 end
 
 local function wipe()
@@ -202,29 +203,26 @@ local function wipe()
   if RECENT then call('ZREM', RECENT, NAME) end
 end
 
--- The thread, or nil and a reply. Of a list without meta, which others wrote, nothing is noted down here.
-local function load()
-  local f = call('HMGET', META, 'owner', 'schema', 'next', 'count', 'dropped', 'shift', 'runs', 'size', 'tail',
-    'ids', 'ids_count', 'created', 'updated', 'expires', 'revision', 'title', 'metadata', 'linked')
+-- The thread, or nil and a reply; where it may be changed, the newest message is always looked at. Of a list without meta, which others wrote, nothing is noted down here.
+local function load(may_be_changed)
+  local meta = call('HMGET', META, 'owner', 'state', 'tail')
   local length = call('LLEN', LIST)
-  if not f[1] then
+  if not meta[1] then
     if length == 0 then return nil, { 1 } end
     local thread = new_thread()
     thread.foreign, thread.created, thread.updated = length, 0, 0
     return thread
   end
-  if f[1] ~= OWNER then return nil, { 3 } end
-  if f[2] ~= SCHEMA then return nil, { 4, f[2] } end
-  local expires = tonumber(f[14])
-  if expires and expires <= NOW then
+  if meta[1] ~= OWNER then return nil, { 3 } end
+  local thread = restore(meta[2], meta[3])
+  if thread.schema ~= SCHEMA then return nil, { 4, thread.schema } end
+  if thread.expires and thread.expires <= NOW then
     wipe()
     return nil, { 1 }
   end
-  local thread = { next = tonumber(f[3]), count = tonumber(f[4]), dropped = tonumber(f[5]), shift = tonumber(f[6]),
-    runs = f[7], size = tonumber(f[8]), tail = f[9], ids = tonumber(f[10] or 1), ids_count = tonumber(f[11] or 0),
-    created = tonumber(f[12]), updated = tonumber(f[13]), expires = expires, revision = tonumber(f[15] or 0),
-    title = f[16], metadata = f[17], linked = f[18] == '1' }
-  if length ~= thread.count or (length > 0 and fingerprint(call('LINDEX', LIST, -1)) ~= thread.tail) then
+  -- Who trims and pushes leaves the length as it is, but only trimmed threads invite that; reads always look.
+  local is_suspect = length > 0 and (may_be_changed or thread.dropped > 0 or thread.shared)
+  if length ~= thread.count or (is_suspect and fingerprint(call('LINDEX', LIST, -1)) ~= thread.tail) then
     reconcile(thread, length)
   end
   return thread
@@ -246,23 +244,5 @@ end
 
 local function touch(thread)
   thread.updated = NOW
-  if RECENT then call('ZADD', RECENT, whole(NOW), NAME) end
-end
-
-local function optional(value)
-  return value and '=' .. value or ''
-end
-
--- The reply that says what is known of a thread.
-local function describe(thread)
-  if thread.foreign then
-    thread.count, thread.next = thread.foreign, thread.foreign
-    for start = 0, thread.count - 1, CHUNK do
-      for _, payload in ipairs(call('LRANGE', LIST, start, start + CHUNK - 1)) do
-        thread.size = thread.size + #payload
-      end
-    end
-  end
-  return { 0, head_of(thread), thread.next, thread.count, thread.size, thread.created, thread.updated,
-    thread.revision, thread.expires or -1, optional(thread.title), optional(thread.metadata) }
+  if RECENT then call('ZADD', RECENT, NOW, NAME) end
 end

@@ -18,7 +18,7 @@ local function drop_tail(thread, seq)
     thread.count = keep
     drop_late_runs(thread)
   end
-  if thread.linked then forget_links(whole(seq), '+inf') end
+  if thread.linked then forget_links(seq, '+inf') end
 end
 
 local thread, refusal = load_to_write(false)
@@ -26,7 +26,7 @@ if refusal then return refusal end
 local count = thread.count
 drop_head(thread, tonumber(ARGV[4]))
 local stop = tonumber(ARGV[5])
-if stop and stop < thread.next then drop_tail(thread, safe_stop(thread, stop)) end
+if stop and stop < thread.next then drop_tail(thread, span_around(thread, stop) or stop) end
 thread.tail = thread.count > 0 and fingerprint(call('LINDEX', LIST, -1)) or ''
 touch(thread)
 save(thread)

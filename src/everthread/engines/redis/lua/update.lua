@@ -4,11 +4,9 @@ local thread, refusal = load_to_write(false)
 if refusal then return refusal end
 local expected = tonumber(ARGV[6])
 if expected and expected ~= thread.revision then return { 2, thread.revision } end
-if ARGV[4] ~= '' then thread.title = string.sub(ARGV[4], 2) end
-if ARGV[5] ~= '' then thread.metadata = string.sub(ARGV[5], 2) end
 thread.revision = thread.revision + 1
+thread.titled = thread.titled or ARGV[4] ~= ''
 save(thread)
-call('HSET', META, 'revision', whole(thread.revision))
-if thread.title then call('HSET', META, 'title', thread.title) end
-if thread.metadata then call('HSET', META, 'metadata', thread.metadata) end
+if ARGV[4] ~= '' then call('HSET', META, 'title', sub(ARGV[4], 2)) end
+if ARGV[5] ~= '' then call('HSET', META, 'metadata', sub(ARGV[5], 2)) end
 return describe(thread)

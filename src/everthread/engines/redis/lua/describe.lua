@@ -1,0 +1,19 @@
+
+local function optional(value)
+  return value and '=' .. value or ''
+end
+
+-- The reply that says what is known of a thread.
+local function describe(thread)
+  if thread.foreign then
+    thread.count, thread.next = thread.foreign, thread.foreign
+    for start = 0, thread.count - 1, CHUNK do
+      for _, payload in ipairs(call('LRANGE', LIST, start, start + CHUNK - 1)) do
+        thread.size = thread.size + #payload
+      end
+    end
+  end
+  local texts = call('HMGET', META, 'title', 'metadata')
+  return { 0, head_of(thread), thread.next, thread.count, thread.size, thread.created, thread.updated,
+    thread.revision, thread.expires or -1, optional(texts[1]), optional(texts[2]) }
+end
