@@ -1,30 +1,358 @@
-"""The SQLite engine keeps every guarantee, and what is its own: files, other processes, locks, crashes."""
+"""The SQLite engine keeps every guarantee; and what is its own: cost, group commit, other processes, its threads."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import sqlite3
+import struct
+import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from everthread.model import ThreadKey
-from everthread.testing import CorruptibleHarness, Harness, StoreContractSuite, UrlHarness
+from everthread import NewMessage, Retention, StoreUnavailableError, ThreadKey
+from everthread.contract import REMEMBERED_APPENDS
+from everthread.engines.sqlite import SqliteStore
+from everthread.engines.sqlite._database import Place, connect_reader, connect_writer
+from everthread.engines.sqlite._sql import queries
+from everthread.testing import (
+    Clock,
+    CorruptibleHarness,
+    CorruptionSuite,
+    Harness,
+    ProcessSuite,
+    StoreContractSuite,
+    UrlHarness,
+)
+from tests.engines.test_sqlite_files import run_python
+
+KEY = ThreadKey("a")
 
 
 class SqliteHarness(UrlHarness, CorruptibleHarness):
     async def corrupt(self, key: ThreadKey, seq: int, payload: bytes) -> None:
-        with sqlite3.connect(self.url.removeprefix("sqlite:///")) as db:
-            db.execute(
-                "UPDATE messages SET payload = ? WHERE seq = ? AND thread IN "
-                "(SELECT id FROM threads WHERE tenant = ? AND thread_id = ?)",
-                (payload, seq, key.tenant, key.thread_id),
-            )
+        db = sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None)
+        db.execute(
+            "UPDATE messages SET payload = ? WHERE seq = ? AND thread IN "
+            "(SELECT id FROM threads WHERE tenant = ? AND thread_id = ?)",
+            (payload, seq, key.tenant, key.thread_id),
+        )
         db.close()
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> SqliteHarness:
+    names = itertools.count()
+    return SqliteHarness(lambda: f"sqlite:///{tmp_path}/{next(names)}.db", synchronous="normal")
 
 
 class TestSqlite(StoreContractSuite):
     @pytest.fixture
-    def harness(self, tmp_path: Path) -> Harness:
-        names = itertools.count()
-        return SqliteHarness(lambda: f"sqlite:///{tmp_path}/{next(names)}.db", synchronous="normal")
+    def harness(self, harness: SqliteHarness) -> Harness:
+        return harness
+
+
+class TestSqliteAcrossProcesses(ProcessSuite):
+    @pytest.fixture
+    def harness(self, harness: SqliteHarness) -> SqliteHarness:
+        return harness
+
+
+class TestSqliteAfterCorruption(CorruptionSuite):
+    @pytest.fixture
+    def harness(self, harness: SqliteHarness) -> SqliteHarness:
+        return harness
+
+
+def tool_turn(number: int) -> list[NewMessage]:
+    call = f"call {number}"
+    return [
+        NewMessage(b'"question"'),
+        NewMessage(b'"call"', calls=(call,)),
+        NewMessage(b'"result"', results=(call,)),
+        NewMessage(b'"answer"'),
+    ]
+
+
+def look(path: Path, query: str) -> list[tuple[object, ...]]:
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def log_frames(path: Path) -> list[bool]:
+    """The pages in the write-ahead log in their order, and whether each ends a transaction.
+
+    Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+    """
+    data = path.with_name(path.name + "-wal").read_bytes()
+    salts = data[16:24]
+    frames = [data[at : at + 24] for at in range(32, len(data), 24 + 4096)]
+    return [struct.unpack(">I", frame[4:8])[0] != 0 for frame in frames if frame[8:16] == salts]
+
+
+# Cost
+
+
+async def test_appends_that_wait_together_are_one_transaction(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "x.db") as store:
+        before = sum(log_frames(tmp_path / "x.db"))
+        await asyncio.gather(*(store.append(ThreadKey(str(n)), tool_turn(n)) for n in range(64)))
+        assert sum(log_frames(tmp_path / "x.db")) == before + 1
+
+
+async def test_an_append_writes_as_many_pages_to_a_long_thread_as_to_a_short_one(tmp_path: Path) -> None:
+    async def pages_of_20_appends() -> int:
+        before = len(log_frames(path))
+        for number in range(20):
+            await store.append(KEY, tool_turn(number), append_id=f"{before} {number}")
+        return len(log_frames(path)) - before
+
+    path = tmp_path / "x.db"
+    async with SqliteStore(path, synchronous="normal") as store:
+        await store.append(KEY, tool_turn(0))
+        short = await pages_of_20_appends()
+        for number in range(20):
+            await store.append(KEY, tool_turn(number) * 250)
+        assert await pages_of_20_appends() <= 1.2 * short
+
+
+def test_no_statement_on_a_thread_looks_at_more_than_it_asks_for(tmp_path: Path) -> None:
+    db = connect_writer(Place(tmp_path / "x.db", "full", 1.0))
+    for name, query in queries().items():
+        arguments = (None,) * query.count("?") if "?1" not in query else (None, None)
+        plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {query}", arguments)]
+        assert name == "some_garbage" or not [step for step in plan if step.startswith("SCAN")], (name, plan)
+        if name.startswith(("list_", "read_", "nth_", "span_around")):
+            assert not [step for step in plan if "TEMP B-TREE" in step], (name, plan)
+    db.close()
+
+
+async def test_what_is_remembered_of_appends_is_bounded_and_the_newest_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    turn = [NewMessage(b"1")]
+    async with SqliteStore(path, synchronous="normal", retention=Retention(max_messages=3)) as store:
+        count = 2 * REMEMBERED_APPENDS + 50
+        await asyncio.gather(*(store.append(KEY, turn, append_id=str(number)) for number in range(count)))
+        assert look(path, "SELECT count(*) FROM appends") <= [(2 * REMEMBERED_APPENDS,)]
+        assert look(path, "SELECT appends FROM threads") == look(path, "SELECT count(*) FROM appends")
+        oldest = count - REMEMBERED_APPENDS
+        again = await store.append(KEY, turn, append_id=str(oldest))
+        assert (again.first_seq, again.replayed) == (oldest, True)
+
+
+async def test_trimming_forgets_the_calls_and_spans_of_what_it_drops(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with SqliteStore(path, synchronous="normal", retention=Retention(max_messages=8)) as store:
+        for number in range(100):
+            await store.append(KEY, [*tool_turn(number), NewMessage(b"1", calls=(f"never answered {number}",))])
+        assert len(await store.read(KEY)) <= 8
+        assert look(path, "SELECT count(*) FROM spans") <= [(2,)]
+        assert look(path, "SELECT count(*) FROM open_calls") <= [(2,)]
+
+
+# Forgetting
+
+
+async def test_a_deleted_thread_leaves_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with SqliteStore(path, synchronous="normal") as store:
+        await fill(store, "a", 1500)
+        assert await store.delete_thread(KEY)
+        assert rows_left(path) == {"threads": 0}
+
+
+async def test_a_deleted_tenant_leaves_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with SqliteStore(path, synchronous="normal") as store:
+        await asyncio.gather(*(store.append(ThreadKey(str(n), "t"), tool_turn(n)) for n in range(1200)))
+        await store.append(KEY, [NewMessage(b"1")])
+        assert await store.delete_tenant("t") == 1200
+        assert rows_left(path) == {"threads": 1, "messages": 1}
+
+
+async def test_what_an_expired_thread_left_goes_with_later_writes_a_part_at_a_time(tmp_path: Path) -> None:
+    path, clock = tmp_path / "x.db", Clock()
+    async with SqliteStore(path, synchronous="normal", clock=clock) as store:
+        await fill(store, "a", 1500)
+        await store.append(KEY, tool_turn(0), retention=Retention(expire_after=timedelta(seconds=5)))
+        clock.advance(6)
+        left = []
+        while not left or left[-1] > 1:
+            await store.append(ThreadKey("other"), [NewMessage(b"1")], retention=Retention(max_messages=1))
+            left.append(look(path, "SELECT count(*) FROM messages")[0][0])
+            assert len(left) < 10
+        assert left[0] > 500, "all at once: the append that came first waited for it"
+        assert rows_left(path) == {"threads": 1, "messages": 1}
+
+
+async def test_a_thread_begun_anew_after_expiry_never_meets_what_the_old_one_left(tmp_path: Path) -> None:
+    clock = Clock()
+    async with SqliteStore(tmp_path / "x.db", synchronous="normal", clock=clock) as store:
+        await fill(store, "a", 3000)
+        await store.append(KEY, tool_turn(0), retention=Retention(expire_after=timedelta(seconds=5)))
+        clock.advance(6)
+        assert (await store.append(KEY, tool_turn(1), append_id="1")).first_seq == 0
+        assert [message.seq for message in await store.read(KEY)] == [0, 1, 2, 3]
+        assert await store.list_documents(KEY) == ()
+
+
+async def fill(store: SqliteStore, thread_id: str, messages: int) -> None:
+    key = ThreadKey(thread_id)
+    for number in range(0, messages, 20):
+        await store.append(key, tool_turn(number) * 5, append_id=str(number))
+    await store.append(key, [NewMessage(b"1", calls=("open",))])
+    await store.put_document(key, "summary", b"{}")
+    await store.update_thread(key, metadata={"a": 1})
+
+
+def rows_left(path: Path) -> dict[str, int]:
+    tables = [str(name) for (name,) in look(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    counts = {name: look(path, f"SELECT count(*) FROM {name}")[0][0] for name in tables if "sqlite" not in name}
+    return {name: int(str(n)) for name, n in counts.items() if n or name == "threads"}
+
+
+# Locks and processes
+
+
+async def test_another_writer_is_waited_for_and_readers_wait_for_nobody(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "x.db") as store:
+        await store.append(KEY, [NewMessage(b"1")])
+        other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(store.append(KEY, [NewMessage(b"2")]))
+        for _ in range(20):
+            assert len(await store.read(KEY)) == 1
+        assert not waiting.done()
+        other.execute("COMMIT")
+        other.close()
+        assert (await waiting).first_seq == 1
+
+
+async def test_a_lock_that_is_not_given_up_is_a_typed_error_and_nothing_is_written(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "x.db", busy_timeout=0.05) as store:
+        await store.append(KEY, [NewMessage(b"1")])
+        other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="is locked"):
+            await store.append(KEY, [NewMessage(b"2")])
+        with pytest.raises(StoreUnavailableError, match="is locked"):
+            await store.delete_thread(KEY)
+        other.close()
+        assert len(await store.read(KEY)) == 1
+        assert (await store.append(KEY, [NewMessage(b"2")])).first_seq == 1
+
+
+def test_fifty_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    script = f"""
+        import asyncio, os, sys
+        from everthread import NewMessage, ThreadKey, open_store
+        import everthread.engines.sqlite, everthread.engines.sqlite._store
+
+        async def main(number):
+            async with open_store("sqlite:///{tmp_path}/new/x.db", busy_timeout=50) as store:
+                await store.append(ThreadKey("a"), [NewMessage(b"%d" % number)])
+
+        begin, go = os.pipe()
+        children = []
+        for number in range(50):
+            child = os.fork()
+            if child == 0:
+                os.close(go)
+                os.read(begin, 1)  # until the parent closes its end
+                try:
+                    asyncio.run(main(number))
+                except BaseException as error:
+                    print(repr(error), file=sys.stderr, flush=True)
+                    os._exit(1)
+                os._exit(0)
+            children.append(child)
+        os.close(go)
+        sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+    """
+    run_python(script)
+    values = {row[0] for row in look(tmp_path / "new" / "x.db", "SELECT payload FROM messages")}
+    assert values == {b"%d" % number for number in range(50)}
+
+
+def test_a_forked_child_is_told_to_open_a_store_of_its_own_and_the_parents_goes_on(tmp_path: Path) -> None:
+    script = f"""
+        import asyncio, os
+        from everthread import ConfigurationError, NewMessage, ThreadKey, open_store
+
+        loop = asyncio.new_event_loop()
+        store = open_store("sqlite:///{tmp_path}/x.db")
+        loop.run_until_complete(store.append(ThreadKey("a"), [NewMessage(b"1")]))
+        child = os.fork()
+        if child == 0:
+            try:
+                loop.run_until_complete(store.append(ThreadKey("a"), [NewMessage(b"2")]))
+            except ConfigurationError as error:
+                loop.run_until_complete(store.aclose())
+                del store
+                os._exit(0 if "fork" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        loop.run_until_complete(store.append(ThreadKey("a"), [NewMessage(b"3")]))
+        page = loop.run_until_complete(store.read(ThreadKey("a")))
+        assert [m.payload for m in page] == [b"1", b"3"]
+        loop.run_until_complete(store.aclose())
+    """
+    run_python(script)
+
+
+# Threads
+
+
+def test_a_program_that_does_not_close_its_store_ends_and_loses_nothing(tmp_path: Path) -> None:
+    script = f"""
+        import asyncio
+        from everthread import NewMessage, ThreadKey, open_store
+
+        async def main():
+            store = open_store("sqlite:///{tmp_path}/x.db")
+            await store.append(ThreadKey("a"), [NewMessage(b"1")])
+            await store.read(ThreadKey("a"))
+            return store
+
+        kept = asyncio.run(main())
+    """
+    run_python(script)
+    assert look(tmp_path / "x.db", "SELECT payload FROM messages") == [(b"1",)]
+
+
+async def test_the_threads_of_a_store_that_nobody_keeps_end(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
+    store = SqliteStore(tmp_path / "x.db")
+    await store.append(KEY, [NewMessage(b"1")])
+    await store.read(KEY)
+    started = set(threading.enumerate()) - others
+    assert {thread.name for thread in started} == {"everthread-sqlite-writer", "everthread-sqlite-reader"}
+    del store
+    gc.collect()
+    for thread in started:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+async def test_many_reads_at_once_share_few_threads(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
+    async with SqliteStore(tmp_path / "x.db") as store:
+        await store.append(KEY, tool_turn(0) * 100)
+        pages = await asyncio.gather(*(store.read_last(KEY, 50) for _ in range(100)))
+        assert all([m.seq for m in page] == list(range(350, 400)) for page in pages)
+        assert len(set(threading.enumerate()) - others) <= 5
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    place = Place(tmp_path / "x.db", "full", 1.0)
+    connect_writer(place).close()
+    db = connect_reader(place)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        db.execute("DELETE FROM threads")
+    db.close()
