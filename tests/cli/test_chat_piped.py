@@ -67,6 +67,14 @@ def test_the_end_of_the_input_inside_a_question_is_a_success_too(tmp_path: Path)
         assert "Goodbye." in done.stdout
 
 
+def test_a_thread_named_by_its_id_is_gone_on_with(store: str, tmp_path: Path) -> None:
+    piped("I am Ana\n", "--thread", "trip:7", "--store", store, home=tmp_path)
+    done = piped("what is my name?\n", "--thread", "trip:7", "--store", store, home=tmp_path)
+    assert "  Nice to meet you, Ana" in done.stdout
+    assert "TravelPlanner> Your name is Ana." in done.stdout
+    assert "To go on: everthread chat --thread trip:7" in done.stdout
+
+
 def test_history_shows_every_message_and_an_empty_thread_says_so(store: str, tmp_path: Path) -> None:
     done = piped("2\nI am Ana\n/history\n0\n", "--store", store, home=tmp_path)
     before, _, after = done.stdout.partition("Nice to meet you, Ana")
@@ -219,9 +227,10 @@ def test_ctrl_c_while_waiting_for_input_leaves_with_130(tmp_path: Path) -> None:
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        process.stdin.write("I am Ana\n")
+        # Not after a reply: while one is being stored, Ctrl-C belongs to the reply.
+        process.stdin.write("2\n")
         process.stdin.flush()
-        while "Nice to meet you" not in process.stdout.readline():
+        while "This thread is empty" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_a_reply_stopped_before_it_began_leaves_nothing_and_the_message_in_the_l
         tty.type("\r")
         tty.expect("TravelPlanner> hello")
         assert model.texts()[1:] == [("user", "count for me")]
+
+
+def test_a_second_ctrl_c_leaves_though_the_store_hangs(tmp_path: Path) -> None:
+    with scripted_model(["one two ", HOLD]) as model, redis_server("redis") as server:
+        url = f"redis://127.0.0.1:{server.port}/0"
+        with Tty("--store", url, home=tmp_path, **talking_to(model)) as tty:
+            tty.enter("count for me")
+            tty.expect("one two")
+            assert server.process
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                tty.type(CTRL_C)
+                assert model.hung_up.wait(30)
+                tty.type(CTRL_C)
+                assert tty.exit_status() == 130
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            assert "Traceback" not in tty.raw
 
 
 def test_ctrl_c_clears_a_line_and_leaves_from_an_empty_one(tmp_path: Path) -> None:

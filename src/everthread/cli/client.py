@@ -87,10 +87,12 @@ class _Client:
         }
 
     async def run(self) -> int:
-        await self._header()
+        await self._begin()
         try:
             while True:
-                line = await self._ask("you", default=self._unsent, with_toolbar=True)
+                # Offered once: whoever does something else has decided otherwise.
+                unsent, self._unsent = self._unsent, ""
+                line = await self._ask("you", default=unsent, with_toolbar=True)
                 if line.lower() in {"0", "/quit"}:
                     raise Leave(interrupted=False)
                 await self._carry_out(line)
@@ -115,7 +117,7 @@ class _Client:
     # The choices
 
     async def _compose(self) -> None:
-        text = await self._ask("message", default=self._unsent)
+        text = await self._ask("message")
         if text:
             await self._send(text)
 
@@ -138,23 +140,20 @@ class _Client:
                 self._terminal.show("(stopped; what you read is kept)")
 
     async def _history(self) -> None:
-        thread = await self._conversation.current()
-        if thread is None or not thread.count:
+        is_empty = True
+        async for message in self._conversation.messages():
+            is_empty = False
+            self._show_message(message)
+        if is_empty:
             self._terminal.show("This thread is empty: nothing has been said in it yet.")
-            return
-        await self._show_messages(thread.head_seq)
 
     async def _load(self) -> None:
         thread = await self._choose_thread()
         if thread is None:
             return
         self._conversation.go_on_with(thread.key.thread_id)
-        await self._header()
-        # Positions may have holes, so this may show fewer; counting back would need a read of its own.
-        start = max(thread.head_seq, thread.next_seq - SHOWN_ON_LOADING)
-        if start > thread.head_seq:
-            self._terminal.show(f"(the newest of {thread.count} messages; [2] shows all)")
-        await self._show_messages(start)
+        self._terminal.show("")
+        await self._begin()
 
     async def _start_fresh(self) -> None:
         reply = (await self._ask("Start a fresh thread? This one stays saved. [y/n]")).lower()
@@ -162,7 +161,8 @@ class _Client:
             self._terminal.show("Still in the same thread.")
             return
         self._conversation.start_fresh()
-        await self._header()
+        self._terminal.show("")
+        await self._begin()
 
     async def _help(self) -> None:
         self._terminal.show(HELP)
@@ -216,6 +216,15 @@ class _Client:
 
     # What is shown
 
+    async def _begin(self) -> None:
+        """Shows the current thread: the header, the menu, and what has been said."""
+        await self._header()
+        newest = await self._conversation.newest(SHOWN_ON_LOADING)
+        if newest and newest[0].seq > newest.head_seq:
+            self._terminal.show(f"(the newest {len(newest)} messages; [2] shows all)")
+        for message in newest:
+            self._show_message(message)
+
     async def _header(self) -> None:
         thread = await self._conversation.current()
         title = None if thread is None else await self._conversation.title_of(thread)
@@ -230,10 +239,8 @@ class _Client:
         self._terminal.show(*rendering.heading_lines(facts, self._terminal.width))
         self._terminal.show(*rendering.menu_lines(self._terminal.width))
 
-    async def _show_messages(self, start: int) -> None:
-        message: Message
-        async for message in self._conversation.messages(start=start):
-            self._terminal.show(*rendering.message_lines(message, now=_now(), width=self._terminal.width))
+    def _show_message(self, message: Message) -> None:
+        self._terminal.show(*rendering.message_lines(message, now=_now(), width=self._terminal.width))
 
     def _goodbye(self) -> None:
         again = f" To go on: everthread chat --thread {self._conversation.key.thread_id}" if self._is_kept else ""

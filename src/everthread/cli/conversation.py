@@ -22,7 +22,7 @@ from everthread.adapters.agent_framework import EverthreadHistoryProvider
 from everthread.cli.models import Model
 from everthread.contract import Store, read_all
 from everthread.errors import CorruptRecordError, EverthreadError
-from everthread.model import Message, Page, Retention, Thread, ThreadKey
+from everthread.model import Message, MessagePage, Page, Retention, Thread, ThreadKey
 
 AGENT_NAME = "TravelPlanner"
 INSTRUCTIONS = (
@@ -117,9 +117,13 @@ class Conversation:
         """What is known of the current thread, or ``None`` while nothing of it is stored."""
         return await self.store.get_thread(self.key)
 
-    def messages(self, *, start: int = 0) -> AsyncIterator[Message]:
-        """The current thread's messages from a position on, oldest first."""
-        return read_all(self.store, self.key, start=start, page_size=200)
+    def messages(self) -> AsyncIterator[Message]:
+        """The current thread's messages, oldest first."""
+        return read_all(self.store, self.key, page_size=200)
+
+    async def newest(self, count: int) -> MessagePage:
+        """The current thread's last messages, oldest first."""
+        return await self.store.read_last(self.key, count)
 
     async def saved_threads(self, cursor: str | None, *, limit: int) -> Page[Thread]:
         """A page of the threads that hold messages, the newest activity first."""

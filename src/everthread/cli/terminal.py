@@ -76,22 +76,18 @@ class Terminal:
         Raises:
             Leave: The end of the input; Ctrl-C on an empty line (otherwise it clears the line).
         """
-        with self._interrupts.asking(blocking=self._session is None):
-            if self._session is None:
-                line = self._read_line()
-            else:
-                line = await self._edit_line(self._session, prompt, default, with_toolbar)
+        try:
+            with self._interrupts.asking(blocking=self._session is None):
+                if self._session is None:
+                    line = sys.stdin.readline()
+                else:
+                    line = await self._edit_line(self._session, prompt, default, with_toolbar)
+        except (KeyboardInterrupt, EOFError) as reason:
+            raise Leave(interrupted=isinstance(reason, KeyboardInterrupt)) from None
+        if not line and self._session is None:
+            raise Leave(interrupted=False)
         # What the terminal could not decode has no UTF-8 form, and could not be stored.
         return line.encode(errors="replace").decode().strip()
-
-    def _read_line(self) -> str:
-        try:
-            line = sys.stdin.readline()
-        except KeyboardInterrupt:
-            raise Leave(interrupted=True) from None
-        if not line:
-            raise Leave(interrupted=False)
-        return line
 
     async def _edit_line(self, session: PromptSession[str], prompt: str, default: str, with_toolbar: bool) -> str:
         session.bottom_toolbar = self._toolbar_text if with_toolbar else None
@@ -102,11 +98,9 @@ class Terminal:
                     default=default,
                     handle_sigint=False,
                 )
-            except EOFError:
-                raise Leave(interrupted=False) from None
             except KeyboardInterrupt:
                 if not session.default_buffer.text:
-                    raise Leave(interrupted=True) from None
+                    raise
                 default = ""
 
     def _toolbar_text(self) -> str:
@@ -192,12 +186,16 @@ class _Interrupts:
         self._task = asyncio.current_task()
         self._stop: asyncio.Event | None = None
         self._blocking = False
+        self._is_leaving = False
         signal.signal(signal.SIGINT, self._on_interrupt)
 
     @contextmanager
     def asking(self, *, blocking: bool) -> Generator[None]:
         self._blocking = blocking
         try:
+            if blocking and self._is_leaving:
+                # It came a moment ago: the task is to be cancelled, but a blocking read would not let the loop do it.
+                raise KeyboardInterrupt
             yield
         finally:
             self._blocking = False
@@ -216,4 +214,5 @@ class _Interrupts:
         if self._stop is not None and not self._stop.is_set():
             self._loop.call_soon_threadsafe(self._stop.set)
         elif self._task is not None:
+            self._is_leaving = True
             self._loop.call_soon_threadsafe(self._task.cancel)
