@@ -6,6 +6,7 @@ Imports no framework, so that it serves the tests of every release.
 from __future__ import annotations
 
 import json
+import select
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ class Call:
     arguments: dict[str, Any] = field(default_factory=dict)
     id: str = ""
 
+
+HOLD = object()
+"""Last in a streamed reply: says nothing more until the client hangs up."""
 
 Reply = str | Exception | list[Any]
 """What a model says: text, a failure, or several texts, tool calls and contents in one message."""
@@ -72,12 +76,14 @@ def refuse_invalid(messages: Sequence[tuple[str, Sequence[str], str | None]]) ->
 
 @dataclass
 class ScriptedOpenAI:
-    """A running server: its address, and the bodies of all requests."""
+    """A running server: its address, the bodies of all requests, and what came to pass with a reply on `HOLD`."""
 
     script: Script
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    holding: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -118,6 +124,11 @@ def scripted_openai(*replies: Reply, then: str = "Done.") -> Iterator[ScriptedOp
                 head = {"id": f"chat-{len(state.requests)}", "object": "chat.completion.chunk", "created": 1}
                 chunk = head | {"model": "scripted", "choices": [choice]}
                 self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+            if HOLD in parts:
+                state.holding.set()
+                select.select([self.connection], [], [])
+                state.hung_up.set()
+                return
             self.wfile.write(b"data: [DONE]\n\n")
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -174,4 +185,5 @@ def _deltas(parts: list[Any]) -> Iterator[tuple[dict[str, Any], str | None]]:
         arguments = whole["function"].pop("arguments")
         yield {"role": "assistant", "tool_calls": [whole | {"function": whole["function"] | {"arguments": ""}}]}, None
         yield {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}, None
-    yield {}, "tool_calls" if calls else "stop"
+    if HOLD not in parts:
+        yield {}, "tool_calls" if calls else "stop"

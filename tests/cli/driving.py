@@ -14,6 +14,9 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
+
+from tests.openai_server import ScriptedOpenAI
 
 PROGRAM = str(Path(sys.executable).with_name("everthread"))
 PATIENCE = 60.0
@@ -46,6 +49,15 @@ def piped(
         env=environment(home, **settings),
         check=False,
     )
+
+
+def said_to(model: ScriptedOpenAI) -> list[tuple[str, str]]:
+    """Role and text of each message of the last request."""
+    return [(message["role"], _text(message["content"])) for message in model.requests[-1]["messages"]]
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 class Tty:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.driving import PROGRAM, environment, piped
-from tests.cli.scripted_model import scripted_model
+from tests.cli.driving import PROGRAM, environment, piped, said_to
+from tests.openai_server import scripted_openai
 from tests.servers import Server, free_port, redis_server
 
 MENU = (
@@ -176,7 +176,7 @@ def test_a_store_that_cannot_be_ends_without_a_traceback(url: str, tmp_path: Pat
 
 
 def test_an_openai_compatible_server_is_talked_to_and_gets_the_earlier_turns(tmp_path: Path) -> None:
-    with scripted_model(["Hello ", "Ana."], ["You are Ana."]) as model:
+    with scripted_openai("Hello Ana.", "You are Ana.") as model:
         settings = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "key-of-the-test"}
         done = piped("I am Ana\nwho am I?\n0\n", "--model", "scripted", home=tmp_path, **settings)
     assert done.returncode == 0, done.stderr
@@ -184,12 +184,12 @@ def test_an_openai_compatible_server_is_talked_to_and_gets_the_earlier_turns(tmp
     assert "TravelPlanner> You are Ana.\n" in done.stdout
     assert "key-of-the-test" not in done.stdout
     assert model.requests[-1]["model"] == "scripted"
-    assert model.texts()[0][1].startswith("You are TravelPlanner")
-    assert model.texts()[1:] == [("user", "I am Ana"), ("assistant", "Hello Ana."), ("user", "who am I?")]
+    assert said_to(model)[0][1].startswith("You are TravelPlanner")
+    assert said_to(model)[1:] == [("user", "I am Ana"), ("assistant", "Hello Ana."), ("user", "who am I?")]
 
 
 def test_a_model_that_refuses_keeps_nothing_and_does_not_print_its_key(tmp_path: Path) -> None:
-    with scripted_model(401) as model:
+    with scripted_openai(RuntimeError("no such key: key-of-the-test")) as model:
         settings = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "key-of-the-test"}
         done = piped("I am Ana\n2\n0\n", home=tmp_path, **settings)
     assert done.returncode == 1

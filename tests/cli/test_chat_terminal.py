@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from tests.cli.driving import PROMPT, Tty, piped
-from tests.cli.scripted_model import HOLD, ScriptedModel, scripted_model
+from tests.cli.driving import PROMPT, Tty, piped, said_to
+from tests.openai_server import HOLD, ScriptedOpenAI, scripted_openai
 from tests.servers import redis_server
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 
 
-def talking_to(model: ScriptedModel) -> dict[str, str]:
+def talking_to(model: ScriptedOpenAI) -> dict[str, str]:
     return {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "key-of-the-test"}
 
 
@@ -47,7 +47,7 @@ def test_talking_quitting_coming_back_and_loading(tmp_path: Path) -> None:
 
 
 def test_a_stopped_reply_is_kept_as_far_as_it_came_and_the_next_turn_works(tmp_path: Path) -> None:
-    with scripted_model(["one two ", HOLD], ["three"]) as model, Tty(home=tmp_path, **talking_to(model)) as tty:
+    with scripted_openai(["one two ", HOLD], "three") as model, Tty(home=tmp_path, **talking_to(model)) as tty:
         tty.enter("count for me")
         tty.expect("TravelPlanner> one two")
         tty.type(CTRL_C)
@@ -56,27 +56,27 @@ def test_a_stopped_reply_is_kept_as_far_as_it_came_and_the_next_turn_works(tmp_p
         tty.enter("go on")
         tty.expect("TravelPlanner> three")
         roles = [("user", "count for me"), ("assistant", "one two "), ("user", "go on")]
-        assert model.texts()[1:] == roles
+        assert said_to(model)[1:] == roles
         tty.expect(PROMPT)
         tty.type(CTRL_C)
         assert tty.exit_status() == 130
 
 
 def test_a_reply_stopped_before_it_began_leaves_nothing_and_the_message_in_the_line(tmp_path: Path) -> None:
-    with scripted_model([HOLD], ["hello"]) as model, Tty(home=tmp_path, **talking_to(model)) as tty:
+    with scripted_openai([HOLD], "hello") as model, Tty(home=tmp_path, **talking_to(model)) as tty:
         tty.enter("count for me")
         tty.expect("is thinking")
-        assert model.asked.wait(60)
+        assert model.holding.wait(60)
         tty.type(CTRL_C)
         tty.expect("stopped before the reply began")
         tty.expect("you>.*count for me")
         tty.type("\r")
         tty.expect("TravelPlanner> hello")
-        assert model.texts()[1:] == [("user", "count for me")]
+        assert said_to(model)[1:] == [("user", "count for me")]
 
 
 def test_a_second_ctrl_c_leaves_though_the_store_hangs(tmp_path: Path) -> None:
-    with scripted_model(["one two ", HOLD]) as model, redis_server("redis") as server:
+    with scripted_openai(["one two ", HOLD]) as model, redis_server("redis") as server:
         url = f"redis://127.0.0.1:{server.port}/0"
         with Tty("--store", url, home=tmp_path, **talking_to(model)) as tty:
             tty.enter("count for me")
