@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -70,16 +71,33 @@ def azurite() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[Server]:
-    """An S3 server that knows conditional writes; it keeps its objects in memory."""
+    """SeaweedFS: an S3 server that keeps its objects on disk and knows conditional writes."""
     with scratch_folder() as folder:
-        port = free_port()
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        server = Server(command, port, folder, _listens)
+        ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+        # Their gRPC ports are 10,000 higher by default, which may be above the highest.
+        options = [f"-{name}.port={port}" for name, port in ports.items()]
+        options += [f"-{name}.port.grpc={free_port()}" for name in ports]
+        fixed = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-master.volumeSizeLimitMB=64"]
+        fixed += ["-volume.max=0", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={_identities(folder)}"]
+        server = Server([_weed(), "server", *fixed, *options], ports["s3"], folder, _takes_objects)
         try:
             server.start()
             yield server
         finally:
             server.stop()
+
+
+def _identities(folder: Path) -> Path:
+    """One who must sign, as stores do, and one who need not, who makes the buckets."""
+    keys = {"accessKey": CREDENTIALS["AWS_ACCESS_KEY_ID"], "secretKey": CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
+    signing = {"name": "store", "credentials": [keys], "actions": ["Read", "Write", "List"]}
+    path = folder / "identities.json"
+    path.write_text(json.dumps({"identities": [signing, {"name": "anonymous", "actions": ["Admin"]}]}))
+    return path
+
+
+def _weed() -> str:
+    return str(Path(sys.executable).with_name("weed"))
 
 
 def azurite_url(server: Server) -> str:
@@ -121,6 +139,16 @@ CREDENTIALS = {
 def _put(url: str, headers: dict[str, str]) -> None:
     with urllib.request.urlopen(urllib.request.Request(url, None, headers, method="PUT"), timeout=30):
         pass
+
+
+def _takes_objects(server: Server) -> bool:
+    """Whether the whole of SeaweedFS is up: it listens before it can write."""
+    try:
+        url = f"http://127.0.0.1:{server.port}/probe"
+        _put(url, {"Content-Length": "0"})
+    except OSError:
+        return False
+    return True
 
 
 def _listens(server: Server) -> bool:
