@@ -4,8 +4,8 @@ The betas' own ``to_dict`` and ``from_dict`` are most of what a turn costs, so p
 and read directly; the result equals theirs (property tests, on each supported release), and whatever is
 not plain goes through theirs. Rows that other generations wrote are converted first.
 
-Written rows differ from ``to_dict`` in one case: a tool's result that it drops without a word (a tuple, a
-model, a date) is kept as text, because a call whose result is missing makes model services refuse the thread.
+Written rows differ from ``to_dict`` in one case: a tool's result that it drops without a word, or parts of
+(tuples, models, dates), is kept as text, because a call whose result is missing makes model services refuse the thread.
 """
 
 from __future__ import annotations
@@ -183,8 +183,11 @@ class _ClassCodec(_DirectCodec):
         return fields
 
     def _with_result(self, fields: Json, content: Any) -> Json:
-        result = getattr(content, "result", None)
-        if result is not None and "result" not in fields:
+        result: Any = getattr(content, "result", None)
+        written = fields.get("result")
+        if result is None or result is written:
+            return fields
+        if written is None or (isinstance(result, (dict, list)) and len(cast(Any, written)) != len(cast(Any, result))):
             fields["result"] = self._as_text(result)
         return fields
 
@@ -276,20 +279,25 @@ class _UnifiedCodec(_DirectCodec):
 
     def decode(self, stored: Message, key: ThreadKey) -> Any:
         value = _row(stored, key)
-        current = to_current(value)
-        fitting = {**current, "contents": self._fitting(current["contents"])}
-        if fitting != current:
-            fitting["raw_representation"] = {KEPT: value}
-        fitting["type"] = self._type
+        fitting = value if value["type"] == self._type and self._fits(value) else self._fitted(value)
         try:
             return self._message.from_dict(fitting)
         except (TypeError, ValueError, AttributeError) as error:
             raise _not_a_message(stored, key, error) from None
 
-    def _fitting(self, contents: object) -> list[Json]:
-        """Contents without what came after this release, which its constructor refuses."""
-        known = [content for content in map(as_object, as_list(contents)) if content.get("type") in self._kinds]
-        return [{name: field for name, field in content.items() if name in self._fields} for content in known]
+    def _fits(self, value: Json) -> bool:
+        contents = map(as_object, as_list(value["contents"]))
+        return all(content.get("type") in self._kinds and content.keys() <= self._fields for content in contents)
+
+    def _fitted(self, value: Json) -> Json:
+        """The row without what came after this release, which its constructors refuse; kept whole beside it."""
+        current = to_current(value)
+        known = [c for c in map(as_object, as_list(current["contents"])) if c.get("type") in self._kinds]
+        contents = [{name: field for name, field in content.items() if name in self._fields} for content in known]
+        fitted: Json = {**current, "contents": contents, "type": self._type}
+        if contents != current["contents"]:
+            fitted["raw_representation"] = {KEPT: value}
+        return fitted
 
 
 def _row(stored: Message, key: ThreadKey) -> Json:
