@@ -83,22 +83,27 @@ def _dump(value: object, ensure_ascii: bool, indent: int | None) -> bytes:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode()
 
 
-def messages(call_ids: SearchStrategy[str] | None = None) -> SearchStrategy[NewMessage]:
-    """Messages, some of which make or answer tool calls, also ones that were never made."""
-    ids = call_ids or st.sampled_from(["c1", "c2", "c3", "call:{x}", "\0"])
-    linked = st.lists(ids, max_size=2, unique=True).map(tuple)
+def messages(*, payloads: SearchStrategy[bytes] | None = None) -> SearchStrategy[NewMessage]:
+    """Messages, some of which make or answer tool calls, also ones that were never made.
+
+    Args:
+        payloads: What they hold; by default anything that `payloads` gives.
+    """
+    held = payloads if payloads is not None else _payloads()
+    ids = st.lists(st.sampled_from(["c1", "c2", "c3", "call:{x}\0"]), max_size=2, unique=True).map(tuple)
     formats = st.sampled_from(["json", "agent-framework", "some:future/format"])
+    nothing: SearchStrategy[tuple[str, ...]] = st.just(())
     return st.one_of(
-        st.builds(NewMessage, payloads(), formats),
-        st.builds(NewMessage, payloads(), formats, linked, linked),
-        st.builds(NewMessage, st.just(b'{"call":1}'), formats, linked),
-        st.builds(NewMessage, st.just(b'{"result":1}'), formats, st.just(()), linked),
+        *(st.builds(NewMessage, held, formats, *links) for links in ((), (ids,), (nothing, ids), (ids, ids)))
     )
 
 
-def turns(*, max_size: int = 5) -> SearchStrategy[list[NewMessage]]:
+def turns(*, max_size: int = 5, of: SearchStrategy[NewMessage] | None = None) -> SearchStrategy[list[NewMessage]]:
     """Turns of messages, with calls and results inside them and across them."""
-    return st.lists(messages(), min_size=1, max_size=max_size)
+    return st.lists(of if of is not None else messages(), min_size=1, max_size=max_size)
+
+
+_payloads = payloads
 
 
 def agent_framework_messages() -> SearchStrategy[NewMessage]:
