@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_framework import Agent, AgentSession, Content, ContextProvider, Message, tool
+from agent_framework import Agent, AgentSession, Content, ContextProvider, Message, _tools, tool
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -204,6 +204,29 @@ async def test_an_approval_that_is_ignored_stays_stored_and_does_not_brick_the_s
     kept = await EverthreadHistoryProvider(store).get_messages("trip")
     assert "function_call" in kinds(kept)[1][1]
     assert client.requests[-1] == [("user", "Book Rome"), ("user", "Never mind")]
+
+
+@pytest.mark.skipif(
+    not hasattr(_tools, "_remove_unanswered_approval_batches_from_model_input"),
+    reason="early releases of 1.x send the call that still waits to the model by themselves",
+)
+@both_persistences
+async def test_of_two_approvals_each_may_be_given_in_a_process_of_its_own(store, per_call) -> None:
+    options: dict[str, Any] = {"tools": [book], "require_per_service_call_history_persistence": per_call}
+    client = ScriptedClient([Call("book", {"city": "Rome"}), Call("book", {"city": "Oslo"})], "Booked both.")
+    session = AgentSession(session_id="trip")
+    asked = await agent_with(client, EverthreadHistoryProvider(store), **options).run("Book both", session=session)
+    answer = ""
+    for request in asked.user_input_requests:
+        session = AgentSession.from_dict(session.to_dict())
+        granted = Message("user", [request.to_function_approval_response(approved=True)])
+        later = agent_with(client, EverthreadHistoryProvider(store), **options)
+        answer = (await later.run(granted, session=session)).text
+    assert answer == "Booked both."
+    kept = await EverthreadHistoryProvider(store).get_messages("trip")
+    found = [content.result for message in kept for content in message.contents if content.type == "function_result"]
+    assert sorted(found) == ["Booked Oslo.", "Booked Rome."]
+    await run(later, "Thanks")
 
 
 # What is handed to the model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import warnings
@@ -60,6 +61,7 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "commands": st.lists(TEXT, max_size=2),
     "exit_code": st.integers(),
 }
+KNOWN_FIELDS = inspect.signature(Content.__init__).parameters
 NESTED = ("items", "inputs", "outputs", "output", "function_call", "screenshot")
 USUAL = st.one_of(
     st.builds(Content.from_text, TEXT),
@@ -87,6 +89,7 @@ def contents(draw: st.DrawFn, depth: int = 1) -> Content:
 
 
 def content_with(kind: Any, fields: dict[str, Any]) -> Content:
+    fields = {name: value for name, value in fields.items() if name in KNOWN_FIELDS}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -135,9 +138,8 @@ def test_the_installed_release_is_served_by_the_direct_way() -> None:
 
 @given(messages())
 def test_a_payload_is_what_to_dict_gives(message: Message) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = json.loads(json.dumps(message.to_dict()))
+    expected = outcome(lambda: json.loads(json.dumps(message.to_dict())))
+    assume(expected is not TypeError)  # Early releases leave a service's own objects in annotations: see below.
     assert json.loads(to_new_message(message).payload) == expected
 
 
@@ -188,6 +190,8 @@ def test_odd_contents_are_read_as_from_dict_reads_them(content: Any) -> None:
     value = {"type": "message", "role": "user", "contents": [content]}
     expected = outcome(lambda: state(Message.from_dict(json.loads(json.dumps(value)))))
     found = outcome(lambda: state(from_stored(stored(json.dumps(value).encode()))))
+    if expected is TypeError:
+        return  # A field that this release does not know: see below.
     assert found == (CorruptRecordError if isinstance(expected, type) else expected)
 
 
@@ -248,10 +252,12 @@ def test_a_cycle_is_refused() -> None:
         to_new_message(Message("user", ["a"], additional_properties={"x": endless}))
 
 
-def test_what_only_lives_in_the_process_is_left_out_as_to_dict_leaves_it_out() -> None:
+def test_what_only_lives_in_the_process_is_left_out() -> None:
     text = Content.from_text("a", annotations=[{"type": "citation", "raw_representation": Opaque()}])
     message = Message("user", [text], additional_properties={"client": Opaque()}, raw_representation=Opaque())
-    assert json.loads(to_new_message(message).payload) == json.loads(json.dumps(message.to_dict()))
+    kept = from_stored(stored(to_new_message(message).payload))
+    assert kept.additional_properties == {}
+    assert kept.contents[0].annotations == [{"type": "citation"}]
 
 
 @pytest.mark.parametrize(

@@ -125,15 +125,43 @@ def test_reasoning_that_led_only_to_an_unanswered_call_goes_with_it() -> None:
     assert shape(handed(user(), thought)) == [("user", [], None)]
 
 
-def test_a_call_beside_a_pending_approval_stays_with_all_calls_of_its_message() -> None:
-    call = Content.from_function_call("a", "f", arguments="{}", id="o1")
-    request = Content.from_function_approval_request("o1", call)
-    batch = Message("assistant", [call, Content.from_function_call("b", "g", arguments="{}"), request])
-    assert handed(user(), batch)[1] is batch
+def asks(call: Content, request_id: str) -> Content:
+    return Content.from_function_approval_request(request_id, call)
+
+
+def answers(call: Content, request_id: str, approved: bool = True) -> Message:
+    return Message("user", [Content.from_function_approval_response(approved, request_id, call)])
+
+
+def test_calls_that_wait_for_an_approval_stay_when_the_input_gives_one() -> None:
+    first, second = (Content("function_call", call_id=name, name="f", arguments="{}") for name in "ab")
+    batch = Message("assistant", [first, second, asks(first, "r1"), asks(second, "r2")])
+    assert handed(user(), batch, inputs=[answers(first, "r1")])[1] is batch
+
+
+def test_calls_that_wait_for_an_approval_are_left_out_while_the_user_speaks_of_something_else() -> None:
+    call = Content("function_call", call_id="a", name="f", arguments="{}")
+    batch = Message("assistant", ["Shall I?", call, asks(call, "r1")])
+    found = handed(user(), batch)
+    assert [content.type for content in found[1].contents] == ["text"]
+    assert len(batch.contents) == 3
+
+
+def test_what_was_approved_and_done_is_not_shown_as_an_approval_again() -> None:
+    call, other = (Content("function_call", call_id=name, name="f", arguments="{}") for name in "ab")
+    done = [user(), Message("assistant", [call, asks(call, "r1")]), answers(call, "r1"), results("a"), says()]
+    waiting = Message("assistant", [other, asks(other, "r2")])
+    for inputs in ([user()], [answers(other, "r2")]):
+        found = handed(*done, waiting, inputs=inputs)
+        refused = [content for message in found[:4] for content in message.contents if "approval" in content.type]
+        assert refused == []
+    assert found[-1] is waiting
 
 
 def test_calls_that_the_service_itself_carries_out_are_left_alone() -> None:
-    hosted = Content.from_function_call("h", "search", hosted=True)
-    shown = Content.from_function_call("s", "shell", informational_only=True)
+    hosted = Content("function_call", call_id="h", name="search")
+    hosted.hosted = True
+    shown = Content("function_call", call_id="s", name="shell")
+    shown.informational_only = True
     found = handed(user(), Message("assistant", [hosted, shown, "found it"]))
     assert len(found[1].contents) == 3

@@ -68,10 +68,11 @@ def to_new_message(message: Message) -> NewMessage:
         else:
             return NewMessage(codec.encode(value), FORMAT, tuple(calls), tuple(results))
     try:
-        value = message.to_dict()
+        return _by_the_framework(message)
+    except InvalidMessageError:
+        raise
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidMessageError(f"The message has no JSON form: {type(error).__name__}.") from None
-    return codec.new_message(value, format=FORMAT)
 
 
 def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
@@ -109,10 +110,30 @@ def message_from(value: object) -> Message:
         from everthread.adapters.agent_framework.conversion import to_current
 
         known = dict(to_current(known))
+    if known.get("type", CURRENT_TYPE) != CURRENT_TYPE:
+        raise ValueError("another type")
     try:
         return Message.from_dict(known)
     except TypeError:
         return Message.from_dict(_without_unknown(known))
+
+
+def _by_the_framework(message: Message) -> NewMessage:
+    value = message.to_dict()
+    try:
+        return codec.new_message(value, format=FORMAT)
+    except InvalidMessageError:
+        # Early releases of 1.x leave a service's own objects in annotations; later ones leave them out.
+        return codec.new_message(_without_objects(value), format=FORMAT)
+
+
+def _without_objects(value: Any) -> Any:
+    if isinstance(value, dict):
+        items = cast(dict[Any, Any], value).items()
+        return {name: _without_objects(item) for name, item in items if isinstance(item, _JSON_TYPES)}
+    if isinstance(value, (list, tuple)):
+        return [_without_objects(item) for item in cast(list[Any], value) if isinstance(item, _JSON_TYPES)]
+    return value
 
 
 def _without_unknown(value: Mapping[str, Any]) -> Json:
@@ -253,6 +274,7 @@ def _direct_content(value: Any) -> Content:
 # What the installed release looks like
 
 
+_JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _MESSAGE: Json = vars(Message("user", [])).copy()
 _CONTENTS: dict[str, tuple[Json, frozenset[str]]] = {

@@ -9,8 +9,8 @@ same time. They stay in the store; what is handed to the model follows this poli
 - A call without its result is left out, with the reasoning that led only to it; text beside it stays.
 - A result that does not follow its call at once is moved there; a call whose result is in the run's input is moved to
   the end.
-- What still waits stays: calls that the run's input answers, and calls beside a pending approval (the
-  framework takes these from the model's input by itself, and needs them when the answer comes).
+- What still waits stays: calls that the run's input answers and, if it grants or refuses an approval, calls that wait
+  for another. Without an approval in the input, all approvals are left out for this run: no model is shown them.
 - Calls that a service carries out by itself, and their results, are left alone.
 """
 
@@ -36,14 +36,15 @@ class _Place(NamedTuple):
 def valid_history(history: Sequence[Message], inputs: Sequence[Message]) -> list[Message]:
     """The history as a model service accepts it before these inputs; nothing is changed in place."""
     pairs, orphans, unanswered = _pair_up(history)
-    if not pairs and not orphans and not unanswered:
-        return list(history)
     answered_now = {place.call_id for place, content in _linked(inputs) if content.type == "function_result"}
-    approved = {*_approved(history), *_approved(inputs)} if unanswered else set[str | None]()
+    approved = {place.call_id for place in _approvals(inputs)}
+    pending = {place.call_id for place in _approvals(history)} if approved else set[str]()
     # All calls of a message wait together: the framework holds back the others until all are answered.
-    waiting = {place.at for place in unanswered if place.call_id in answered_now or place.call_id in approved}
+    waiting = {place.at for place in unanswered if place.call_id in answered_now | approved | pending}
     last = {place.at for place in unanswered if place.call_id in answered_now and _is_passed(history, place.at)}
     dropped = {place for place in (*orphans, *unanswered) if place.at not in waiting}
+    settled = {call.call_id for call, _ in pairs} - {place.call_id for place in unanswered}
+    dropped.update(place for place in _approvals(history) if not approved or place.call_id in settled)
     moved: dict[int, list[_Place]] = {}
     for call, result in pairs:
         if call.at in last or _is_passed(history[: result.at + 1], call.at):
@@ -90,12 +91,12 @@ def _is_call(content: Content) -> bool:
     return not getattr(content, "informational_only", False) and not getattr(content, "hosted", False)
 
 
-def _approved(messages: Iterable[Message]) -> Iterator[str | None]:
-    """The calls that an approval asks for or grants."""
-    for message in messages:
-        for content in message.contents:
+def _approvals(messages: Iterable[Message]) -> Iterator[_Place]:
+    """What asks for an approval of a call, grants or refuses it."""
+    for at, message in enumerate(messages):
+        for part, content in enumerate(message.contents):
             if content.type in _APPROVALS and content.function_call is not None:
-                yield content.function_call.call_id
+                yield _Place(at, part, content.function_call.call_id or "")
 
 
 def _rebuilt(
