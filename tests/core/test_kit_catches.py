@@ -149,7 +149,8 @@ def _with_joined_names(name: str) -> Callable[..., Awaitable[Any]]:
     return method
 
 
-for _name in ("append", "read", "read_last", "get_thread", "put_document", "get_document", "list_documents"):
+_with_keys = "append read read_last truncate get_thread update_thread delete_thread"
+for _name in (*_with_keys.split(), "get_document", "put_document", "delete_document", "list_documents"):
     setattr(JoinsNames, _name, _with_joined_names(_name))
 
 
