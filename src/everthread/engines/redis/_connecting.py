@@ -32,18 +32,15 @@ class Dialer:
     """
 
     def __init__(self, url: str, *, timeout: float, **options: Any) -> None:
-        defaults = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
+        defaults: dict[str, Any] = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
         if not url.lower().startswith("unix:"):
             defaults["socket_keepalive"] = True
-        try:
-            self._pool: Any = cast(Any, redis.ConnectionPool).from_url(url, **defaults)
-            settings = self._pool.connection_kwargs
-            # Answers are matched by their order: nothing may come that was not asked for, and as bytes.
-            settings.update(options, protocol=2, decode_responses=False)
-            self._pool.make_connection()
-        except (ValueError, TypeError, AttributeError, exceptions.RedisError, OSError) as error:
-            reason = "" if isinstance(error, ValueError) else f": {error}"
-            raise ConfigurationError(f"This Redis URL cannot be used ({mask_url(url)}){reason}.") from None
+        pool, reason = _pool(url, defaults, options)
+        if pool is None:
+            # Raised here, since errors of the parser may quote the password.
+            raise ConfigurationError(f"This Redis URL cannot be used ({mask_url(url)}){reason}.")
+        self._pool: Any = pool
+        settings = pool.connection_kwargs
         self.server = server_of(settings)
         self.address = address_of(settings, tls=url.lower().startswith("rediss:"))
         self._has_password = bool(settings.get("password") or settings.get("credential_provider"))
@@ -82,6 +79,21 @@ class Dialer:
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers and numbers < OLDEST:
             raise UnsupportedError(f"{self.server} is version {version}; everthread takes Redis ≥ 6.2 or Valkey.")
+
+
+def _pool(url: str, defaults: dict[str, Any], options: dict[str, Any]) -> tuple[Any, str]:
+    """redis-py's pool for a URL, or ``None`` and what is wrong."""
+    try:
+        pool = cast(Any, redis.ConnectionPool).from_url(url, **defaults)
+        # Answers are matched by their order: nothing may come that was not asked for, and as bytes.
+        pool.connection_kwargs.update(options, protocol=2, decode_responses=False)
+        pool.make_connection()
+    except TypeError as error:
+        # An option that redis-py does not know; the error names it alone.
+        return None, f": {error}"
+    except (ValueError, AttributeError, exceptions.RedisError, OSError):
+        return None, ": see the forms that redis-py takes"
+    return pool, ""
 
 
 def server_of(settings: dict[str, Any]) -> str:

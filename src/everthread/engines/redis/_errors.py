@@ -71,6 +71,8 @@ def refused(server: str, error: ServerError, name: bytes | None = None) -> Evert
         name: The key of the thread's list, where one is concerned.
     """
     code, text = error.code, str(error)
+    if "no permissions" in text or "can't access" in text:
+        code = "NOPERM"  # from within a script it comes under another code
     if code in _DENIED:
         return ConfigurationError(f"{server} {_DENIED[code]}.")
     if code in _BUSY:

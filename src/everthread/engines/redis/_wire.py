@@ -21,7 +21,7 @@ import hiredis
 from everthread.engines.redis._errors import TRANSIENT, ServerError, broken, unreachable
 from everthread.engines.redis._keys import ThreadNames, pack
 from everthread.engines.redis._scripts import EXEC, MULTI, PING, TRANSACTION, Command, Script
-from everthread.errors import ConfigurationError, EverthreadError
+from everthread.errors import EverthreadError
 
 IDLE_SECONDS: Final = 60.0
 """A connection that is idle for so long is tried with a PING; Azure drops one after 10 minutes."""
@@ -218,7 +218,7 @@ class Wire(asyncio.Protocol):
             try:
                 async with asyncio.timeout_at(max(deadline, self._loop.time() + 0.1)):
                     writer = await self._dial()
-            except (ConfigurationError, asyncio.CancelledError):
+            except (EverthreadError, asyncio.CancelledError):
                 raise
             except Exception as error:
                 attempt += 1

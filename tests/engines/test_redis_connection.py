@@ -1,0 +1,501 @@
+"""The connection to a Redis server: broken, refused, encrypted, shared; and what errors say of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import redis.asyncio as redis_py
+
+from everthread import (
+    Appended,
+    ConfigurationError,
+    OutcomeUnknownError,
+    Retention,
+    Store,
+    StoreUnavailableError,
+    ThreadKey,
+    UnsupportedError,
+    new_message,
+    open_store,
+)
+from everthread.engines.redis import RedisStore
+from everthread.model import NewMessage
+from tests.engines.redis_fronts import front, make_certificate, once
+from tests.servers import REDIS_LIKE, Server, answers_ping, free_port, redis_server
+
+KEY = ThreadKey("conversation")
+PASSWORD = "s3cret/päss:w@rd"
+
+
+@pytest.fixture(scope="module", params=sorted(REDIS_LIKE))
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with redis_server(request.param, "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: Server, fresh_prefix: str) -> str:
+    return f"redis://127.0.0.1:{server.port}?prefix={fresh_prefix}"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    async with open_store(url) as store:
+        yield store
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[redis_py.Redis]:
+    async with redis_py.Redis(port=server.port) as client:
+        yield client
+
+
+def said(text: str) -> NewMessage:
+    return new_message({"role": "user", "content": text})
+
+
+async def texts(store: Store, key: ThreadKey = KEY) -> list[bytes]:
+    return [message.payload for message in await store.read(key)]
+
+
+class Commands:
+    """What clients send to a server while this is open, scripts' own commands left out."""
+
+    def __init__(self, admin: redis_py.Redis) -> None:
+        self._monitor = admin.monitor()
+        self._admin = admin
+
+    async def __aenter__(self) -> Commands:
+        await self._monitor.__aenter__()
+        await self.so_far()  # the connection that asks has been made by then
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._monitor.__aexit__(*error)
+
+    async def so_far(self) -> list[str]:
+        await self._admin.echo("end of the list")
+        names: list[str] = []
+        while True:
+            seen = await self._monitor.next_command()
+            if seen["client_type"] != "lua":
+                names.append(seen["command"].split(" ")[0].upper())
+                if names[-1] == "ECHO":
+                    return names[:-1]
+
+
+ROUND_TRIPS: dict[str, tuple[Callable[[Store], Awaitable[object]], list[str]]] = {
+    "append": (
+        lambda store: store.append(KEY, [said("a")] * 2, append_id="1", retention=Retention(max_messages=2)),
+        ["EVALSHA"],
+    ),
+    "read by position": (lambda store: store.read(KEY, start=1, limit=5), ["EVALSHA"]),
+    "read the last": (
+        lambda store: store.read_last(KEY, 2),
+        ["MULTI", "HMGET", "LLEN", "LRANGE", "LRANGE", "EXEC"],
+    ),
+    "get a thread": (lambda store: store.get_thread(KEY), ["EVALSHA"]),
+    "list threads": (lambda store: store.list_threads(limit=10), ["EVALSHA", "EVALSHA"]),
+}
+
+
+@pytest.mark.parametrize("operation", ROUND_TRIPS)
+async def test_each_operation_sends_this_much_and_no_more(store: Store, admin: redis_py.Redis, operation: str) -> None:
+    run, wanted = ROUND_TRIPS[operation]
+    await store.append(KEY, [said("first")])
+    await run(store)  # makes the server remember the scripts
+    async with Commands(admin) as commands:
+        await run(store)
+        assert await commands.so_far() == wanted
+
+
+async def test_scripts_that_the_server_forgot_are_given_to_it_again_in_order(
+    store: Store, admin: redis_py.Redis
+) -> None:
+    await store.append(KEY, [said("first")])
+    for round_number in range(5):
+        await admin.script_flush()
+        results = await asyncio.gather(*(store.append(KEY, [said(f"{round_number} {i}")]) for i in range(20)))
+        assert [result.first_seq for result in results] == list(range(1 + 20 * round_number, 21 + 20 * round_number))
+    wanted = [said(f"{round_number} {i}").payload for round_number in range(5) for i in range(20)]
+    assert (await texts(store))[1:] == wanted
+
+
+async def test_appends_land_once_and_in_order_while_their_connection_is_cut(
+    store: Store, admin: redis_py.Redis
+) -> None:
+    cuts = 0
+
+    async def cut() -> None:
+        nonlocal cuts
+        me = await admin.client_id()
+        while True:
+            for client in await admin.client_list():
+                if int(client["id"]) != me:
+                    cuts += await admin.client_kill_filter(_id=client["id"])
+            await asyncio.sleep(0.05)
+
+    cutting = asyncio.create_task(cut())
+    for i in range(40):
+        await asyncio.gather(*(store.append(KEY, [said(f"{i} {j}")]) for j in range(25)))
+    cutting.cancel()
+    assert cuts > 1
+    assert await texts(store) == [said(f"{i} {j}").payload for i in range(40) for j in range(25)]
+
+
+async def test_an_append_whose_answer_was_lost_is_sent_again_and_lands_once(server: Server, fresh_prefix: str) -> None:
+    async with front(server.port, once(b"lost-turn")) as lossy:  # noqa: SIM117
+        async with open_store(f"redis://127.0.0.1:{lossy.port}?prefix={fresh_prefix}") as store:
+            assert await store.append(KEY, [said("before")]) == Appended(0, 1)
+            again = await store.append(KEY, [said("lost-turn")])
+            assert (again.first_seq, again.replayed) == (1, True)
+            assert lossy.lost == 1
+            assert lossy.connections == 2
+            assert await texts(store) == [said("before").payload, said("lost-turn").payload]
+
+
+async def test_other_writes_whose_answer_was_lost_are_not_repeated(server: Server, fresh_prefix: str) -> None:
+    async with front(server.port, once(b"lost-title")) as lossy:  # noqa: SIM117
+        async with open_store(f"redis://127.0.0.1:{lossy.port}?prefix={fresh_prefix}") as store:
+            await store.append(KEY, [said("a")])
+            await store.update_thread(KEY, title="before")
+            with pytest.raises(OutcomeUnknownError):
+                await store.update_thread(KEY, title="lost-title")
+            thread = await store.get_thread(KEY)
+            assert thread is not None
+            assert (thread.title, thread.revision) == ("lost-title", 2)
+
+
+async def test_an_append_that_never_gets_an_answer_says_that_its_outcome_is_unknown(
+    server: Server, fresh_prefix: str
+) -> None:
+    async with front(server.port, lambda data: b"lost-turn" in data) as lossy:
+        url = f"redis://127.0.0.1:{lossy.port}?prefix={fresh_prefix}&retries=2"
+        async with open_store(url) as store:
+            with pytest.raises(OutcomeUnknownError):
+                await store.append(KEY, [said("lost-turn")], append_id="x")
+            assert lossy.lost == 3
+            assert await texts(store) == [said("lost-turn").payload]
+
+
+async def test_a_server_that_is_killed_and_comes_back_has_every_acknowledged_append_once(
+    server: Server, url: str
+) -> None:
+    acknowledged: list[bytes] = []
+
+    async def write(store: Store, writer: int) -> None:
+        for i in range(60):
+            message = said(f"{writer} {i}")
+            try:
+                await store.append(KEY, [message], append_id=f"{writer} {i}")
+            except StoreUnavailableError:
+                continue
+            acknowledged.append(message.payload)
+
+    async with open_store(url) as store:
+        await store.append(KEY, [said("first")])
+        writing = asyncio.gather(*(write(store, writer) for writer in range(8)))
+        while len(acknowledged) < 30:
+            await asyncio.sleep(0.001)
+        server.kill()
+        await asyncio.to_thread(server.start)
+        await writing
+        kept = await texts(store)
+    assert len(set(kept)) == len(kept)
+    assert set(acknowledged) <= set(kept)
+
+
+async def test_a_store_outlives_a_restart_between_calls(server: Server, url: str) -> None:
+    async with open_store(url) as store:
+        for i in range(3):
+            assert await store.append(KEY, [said(str(i))]) == Appended(i, i + 1)
+            server.restart()
+        assert len(await texts(store)) == 3
+
+
+async def test_cancelling_callers_leaves_the_others_their_own_answers(store: Store) -> None:
+    keys = [ThreadKey(str(i)) for i in range(40)]
+    for _ in range(10):
+        calls = [asyncio.create_task(store.append(key, [said(key.thread_id)])) for key in keys]
+        await asyncio.sleep(0)
+        for call in calls[::2]:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        pages = await asyncio.gather(*(store.read(key) for key in keys))
+        for key, page in zip(keys, pages, strict=True):
+            assert {message.payload for message in page} <= {said(key.thread_id).payload}
+    assert len(await store.read(keys[1])) == 10
+
+
+# What cannot be reached, or refuses
+
+
+def shown(error: BaseException) -> str:
+    return f"{error} {error!r} {error.__cause__!r} {error.__context__!r}"
+
+
+async def test_a_server_that_is_not_there_is_told_with_its_address_and_what_to_check() -> None:
+    port = free_port()
+    store = open_store(f"redis://someone:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/2")
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.open()
+    assert time.monotonic() - begun < 3
+    for part in (f"127.0.0.1:{port}", "database 2", "firewall", "6380", "rediss://"):
+        assert part in str(caught.value)
+    assert PASSWORD not in shown(caught.value)
+    assert quote(PASSWORD, safe="") not in shown(caught.value)
+    for text in (repr(store), store.location):
+        assert "someone" not in text
+        assert PASSWORD not in text
+
+
+async def test_a_server_that_says_nothing_is_given_up_after_the_timeout() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match="no answer in time"):
+        await open_store(f"redis://127.0.0.1:{port}", timeout=0.3).open()
+    assert time.monotonic() - begun < 3
+    listening.close()
+
+
+async def test_a_server_that_falls_silent_under_a_call_is_given_up_after_the_timeout(
+    server: Server, admin: redis_py.Redis, fresh_prefix: str
+) -> None:
+    async with open_store(f"redis://127.0.0.1:{server.port}?prefix={fresh_prefix}", timeout=1, retries=0) as store:
+        await store.append(KEY, [said("a")])
+        await admin.client_pause(2500)
+        with pytest.raises(OutcomeUnknownError, match="no answer in"):
+            await store.append(KEY, [said("b")], append_id="b")
+        await admin.ping()  # answered when the pause is over
+        assert (await store.append(KEY, [said("b")], append_id="b")).first_seq == 1
+        assert len(await texts(store)) == 2
+
+
+async def test_a_wrong_or_missing_password_is_a_configuration_error_that_does_not_show_it() -> None:
+    with redis_server("redis", "--requirepass", PASSWORD) as locked:
+        wrong = f"redis://:{quote(PASSWORD + 'x', safe='')}@127.0.0.1:{locked.port}"
+        for url, why in ((wrong, "refused the user name"), (f"redis://127.0.0.1:{locked.port}", "wants a password")):
+            with pytest.raises(ConfigurationError, match=why) as caught:
+                await open_store(url).open()
+            assert PASSWORD not in shown(caught.value)
+        async with open_store(f"redis://:{quote(PASSWORD, safe='')}@127.0.0.1:{locked.port}") as store:
+            await store.append(KEY, [said("a")])
+
+
+RIGHTS = (
+    "+evalsha +eval +multi +exec +hello +ping +select "
+    "+time +hmget +hget +hset +hdel +hkeys +llen +lrange +lindex +rpush +lpush +ltrim +lpop +rpop "
+    "+zadd +zrem +zscore +zcount +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank "
+    "+pexpire +pttl +persist +unlink"
+)
+"""As docs/engines/redis.md lists them."""
+
+
+async def test_a_user_with_only_the_documented_rights_can_do_everything(
+    server: Server, admin: redis_py.Redis, fresh_prefix: str
+) -> None:
+    manual = " ".join(Path("docs/engines/redis.md").read_text().split())
+    assert RIGHTS in manual
+    keys = f"~{fresh_prefix}:* ~{fresh_prefix}@* ~{{*"
+    await admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", *keys.split(), "-@all", *RIGHTS.split())
+    async with open_store(f"redis://app:pw@127.0.0.1:{server.port}/1?prefix={fresh_prefix}") as store:
+        for key in (KEY, ThreadKey("a}b{c}", "tenant")):
+            await store.append(key, [said("a")] * 3, default_title="t", retention=Retention(max_messages=2))
+            calls = NewMessage(b"1", "json", ("c", "open"), ())
+            await store.append(key, [calls, NewMessage(b"2", "json", (), ("c", "unknown"))])
+            await store.truncate(key, start=2, stop=4)
+            await store.update_thread(key, metadata={"a": 1})
+            await store.put_document(key, "d", b"1")
+            assert await store.get_document(key, "d") is not None
+            assert await store.list_documents(key) == ("d",)
+            assert await store.delete_document(key, "d")
+            await store.read(key, start=1, stop=9)
+            await store.list_threads(key.tenant, limit=1)
+            assert await store.delete_tenant(key.tenant) == 1
+
+
+async def test_a_user_without_the_rights_is_told_so(server: Server, admin: redis_py.Redis) -> None:
+    await admin.execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+get", "+hello", "+evalsha")
+    with pytest.raises(ConfigurationError, match="does not allow this user"):
+        await open_store(f"redis://reader:pw@127.0.0.1:{server.port}").append(KEY, [said("a")])
+
+
+async def test_a_server_without_memory_writes_nothing_and_is_told_so(store: Store, admin: redis_py.Redis) -> None:
+    await store.append(KEY, [said("a")])
+    await admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailableError, match="memory") as caught:
+            await store.append(KEY, [said("b")])
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert await texts(store) == [said("a").payload]
+    finally:
+        await admin.config_set("maxmemory", 0)
+    assert await store.append(KEY, [said("b")]) == Appended(1, 2)
+
+
+async def test_a_replica_takes_no_writes_until_it_is_made_the_primary(store: Store, admin: redis_py.Redis) -> None:
+    await store.append(KEY, [said("a")])
+    await admin.replicaof("127.0.0.1", free_port())
+    try:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.append(KEY, [said("b")])
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert "replica" in str(caught.value)
+        waiting = asyncio.create_task(store.append(KEY, [said("b")]))
+        await asyncio.sleep(0)
+    finally:
+        await admin.replicaof("NO", "ONE")
+    assert await waiting == Appended(1, 2)
+
+
+async def test_a_server_that_is_too_old_is_refused() -> None:
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            for _ in range(data.count(b"SETINFO")):
+                writer.write(b"-ERR unknown subcommand\r\n")
+            if b"HELLO" in data:
+                writer.write(b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.0.16\r\n")
+                break
+        writer.close()
+
+    listening = await asyncio.start_server(old, "127.0.0.1", 0)
+    with pytest.raises(UnsupportedError, match=r"6\.0\.16"):
+        await open_store(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}").open()
+    listening.close()
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "redis://localhost:notaport",
+        "redis://localhost?unknown_option=1",
+        "redis://localhost?prefix=a{b",
+        "redis://localhost?prefix=a@b",
+        "redis://localhost?prefix=",
+        "redis://localhost?timeout=0",
+        "redis://localhost?timeout=x",
+        "redis://localhost?retries=-1",
+        "redis://localhost?db=x",
+    ],
+)
+async def test_a_url_that_is_wrong_is_a_configuration_error(wrong: str) -> None:
+    with pytest.raises(ConfigurationError):
+        open_store(wrong)
+
+
+async def test_a_malformed_url_does_not_show_its_password() -> None:
+    for url in (f"redis://user:{PASSWORD}@localhost:port", f"redis://user:{PASSWORD}@localhost?unknown=1"):
+        with pytest.raises(ConfigurationError) as caught:
+            open_store(url)
+        assert "s3cret" not in shown(caught.value)
+
+
+async def test_databases_are_apart(server: Server, fresh_prefix: str) -> None:
+    urls = [f"redis://127.0.0.1:{server.port}/{n}?prefix={fresh_prefix}" for n in (0, 5)]
+    async with open_store(urls[0]) as here, open_store(urls[1]) as there:
+        await here.append(KEY, [said("a")])
+        assert await there.get_thread(KEY) is None
+        assert urls[1].split("?")[0] in there.location
+
+
+async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "redis socket"
+    with redis_server("redis", "--unixsocket", str(path)):
+        async with open_store(f"unix://{quote(str(path))}?db=2") as store:
+            assert await store.append(KEY, [said("a")]) == Appended(0, 1)
+            assert str(path) in store.location
+
+
+@pytest.fixture(params=["front", "server"])
+async def tls_port(
+    request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server
+) -> AsyncIterator[tuple[int, Path]]:
+    """Something that speaks TLS: in front of a server from a wheel, and Debian's server, which has it built in."""
+    certificate, key = make_certificate(tmp_path)
+    if request.param == "front":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        async with front(plain_redis_server.port, tls=context) as encrypting:
+            yield encrypting.port, certificate
+        return
+    binary = shutil.which("redis-server")
+    if binary is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no redis-server with TLS: apt-get install redis-server")
+    port = free_port()
+    files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+    command = [binary, "--bind", "127.0.0.1", "--save", "", "--tls-auth-clients", "no", *map(str, files)]
+    plain = free_port()
+    running = Server([*command, "--port", str(plain), "--tls-port", str(port)], plain, tmp_path, answers_ping)
+    running.start()
+    try:
+        yield port, certificate
+    finally:
+        running.stop()
+
+
+async def test_tls_is_spoken_and_certificates_are_checked(tls_port: tuple[int, Path], fresh_prefix: str) -> None:
+    port, certificate = tls_port
+    trusting = f"rediss://127.0.0.1:{port}?ssl_ca_certs={quote(str(certificate))}&prefix={fresh_prefix}"
+    big = said("x" * 300_000)
+    async with open_store(trusting) as store:
+        assert store.location.startswith("rediss://")
+        await asyncio.gather(*(store.append(KEY, [big]) for _ in range(20)))
+        assert await texts(store) == [big.payload] * 20
+    with pytest.raises(StoreUnavailableError):
+        await open_store(f"rediss://127.0.0.1:{port}").open()
+    with pytest.raises(StoreUnavailableError, match="rediss://"):
+        await open_store(f"redis://127.0.0.1:{port}", timeout=1).open()
+
+
+# A caller's own client
+
+
+@pytest.mark.parametrize("decode_responses", [False, True])
+async def test_a_callers_client_is_used_and_never_closed(
+    server: Server, fresh_prefix: str, decode_responses: bool
+) -> None:
+    client = redis_py.Redis(port=server.port, decode_responses=decode_responses)
+    async with RedisStore.from_client(client, prefix=fresh_prefix) as store:
+        await client.script_flush()
+        results = await asyncio.gather(*(store.append(KEY, [said(f"é{i}")]) for i in range(30)))
+        assert [result.first_seq for result in results] == list(range(30))
+        assert await texts(store) == [said(f"é{i}").payload for i in range(30)]
+        assert [m.seq for m in await store.read(KEY, start=28)] == [28, 29]
+        await store.put_document(KEY, "d", b'{"a":"\xc3\xa9"}')
+        document = await store.get_document(KEY, "d")
+        assert document is not None
+        assert document.value == b'{"a":"\xc3\xa9"}'
+        assert len(await store.list_threads()) == 1
+        assert await store.delete_thread(KEY)
+    assert await client.ping()
+    await client.aclose()
+
+
+async def test_a_callers_client_that_cannot_connect_is_a_typed_error() -> None:
+    client = redis_py.Redis(port=free_port(), password=PASSWORD)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await RedisStore.from_client(client).append(KEY, [said("a")])
+    assert PASSWORD not in shown(caught.value)
+    await client.aclose()
+
+
+async def test_what_is_no_client_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        RedisStore.from_client("redis://localhost")
