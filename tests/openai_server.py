@@ -76,11 +76,12 @@ def refuse_invalid(messages: Sequence[tuple[str, Sequence[str], str | None]]) ->
 
 @dataclass
 class ScriptedOpenAI:
-    """A running server: its address, the bodies of all requests, and what came to pass with a reply on `HOLD`."""
+    """A running server: its address, all requests, and what came to pass with a reply on `HOLD`."""
 
     script: Script
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     holding: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
@@ -95,6 +96,7 @@ def scripted_openai(*replies: Reply, then: str = "Done.") -> Iterator[ScriptedOp
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.requests.append(body)
+            state.headers.append({name.lower(): value for name, value in self.headers.items()})
             try:
                 refuse_invalid([_wire_shape(message) for message in body["messages"]])
                 parts = state.script.next()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -186,6 +188,29 @@ def test_an_openai_compatible_server_is_talked_to_and_gets_the_earlier_turns(tmp
     assert model.requests[-1]["model"] == "scripted"
     assert said_to(model)[0][1].startswith("You are TravelPlanner")
     assert said_to(model)[1:] == [("user", "I am Ana"), ("assistant", "Hello Ana."), ("user", "who am I?")]
+
+
+def test_azure_openai_is_talked_to_with_a_key(tmp_path: Path) -> None:
+    with scripted_openai("Hello Ana.") as model:
+        settings = {"AOAI_ENDPOINT": model.url.removesuffix("/v1"), "AOAI_DEPLOYMENT": "my-deployment"}
+        done = piped("I am Ana\n", home=tmp_path, AOAI_API_KEY="key-of-the-test", **settings)
+    assert done.returncode == 0, done.stderr
+    assert "TravelPlanner> Hello Ana." in done.stdout
+    assert "my-deployment (Azure OpenAI" in done.stdout
+    assert model.headers[0]["api-key"] == "key-of-the-test"
+
+
+def test_azure_openai_is_talked_to_as_whom_the_azure_cli_knows(tmp_path: Path) -> None:
+    cli = tmp_path / "az"
+    token = {"accessToken": "token-of-the-cli", "expires_on": 4102444800, "expiresOn": "2100-01-01 00:00:00.000000"}
+    cli.write_text(f"#!/bin/sh\necho '{json.dumps(token)}'\n")
+    cli.chmod(0o755)
+    with scripted_openai("Hello Ana.") as model:
+        settings = {"AOAI_ENDPOINT": model.url.removesuffix("/v1"), "AOAI_DEPLOYMENT": "my-deployment"}
+        done = piped("I am Ana\n", home=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", **settings)
+    assert done.returncode == 0, done.stderr
+    assert "TravelPlanner> Hello Ana." in done.stdout
+    assert model.headers[0]["authorization"] == "Bearer token-of-the-cli"
 
 
 def test_a_model_that_refuses_keeps_nothing_and_does_not_print_its_key(tmp_path: Path) -> None:
