@@ -161,11 +161,13 @@ class Writer(Session):
         return None if row is None else Appended(*row, replayed=True)
 
     def _write(self, log: Log, request: AppendRequest, first: int) -> None:
+        tied = self._link(log, request.links, first)
         rows = [
             (
                 log.id,
                 seq,
                 first,
+                seq in tied,
                 request.now_ms if new.created_at is None else to_milliseconds(new.created_at),
                 new.format,
                 new.payload,
@@ -173,41 +175,45 @@ class Writer(Session):
             for seq, new in enumerate(request.messages, first)
         ]
         self.db.executemany(self.sql["add_message"], rows)
-        self._link(log, request.links, first)
         expire = request.retention.expire_ms
         log.next_seq = first + len(rows)
         log.count += len(rows)
-        log.size += sum(len(row[5]) for row in rows)
+        log.size += sum(len(new.payload) for new in request.messages)
         log.updated_ms = request.now_ms
         log.expires_ms = None if expire is None else request.now_ms + expire
         log.title = request.default_title if log.title is None else log.title
 
-    def _link(self, log: Log, links: TurnLinks, first: int) -> None:
-        if links.early_results:
-            self._merge_spans(log, self._resolve_early(log, links, first))
-        else:
-            self._add_spans(log, resolve(links, first, {}))
+    def _link(self, log: Log, links: TurnLinks, first: int) -> set[int]:
+        """Keeps which calls are open and which spans reach back; returns the turn's tied positions."""
+        tied: set[int] = set()
+        reaching_back: list[Span] = []
+        for lo, hi in resolve(links, first, self._take_open_calls(log, links)):
+            # Most spans lie within the turn; a mark in rows that are written anyway costs nothing.
+            if lo + 1 >= first:
+                tied.update(range(lo + 1, hi + 1))
+            else:
+                reaching_back.append((lo, hi))
+        if reaching_back:
+            self._merge_spans(log, reaching_back)
         for call_id, at in links.open_calls:
             self._run("add_open_call", log.id, call_id, first + at)
         if links.open_calls:
             self._run("forget_open_calls", log.id, MAX_OPEN_CALLS)
+        return tied
 
-    def _resolve_early(self, log: Log, links: TurnLinks, first: int) -> list[Span]:
+    def _take_open_calls(self, log: Log, links: TurnLinks) -> dict[str, int]:
         called: dict[str, int] = {}
         for call_id, _ in links.early_results:
             # Fetched to the end: only then the statement has run.
             for (seq,) in self._run("take_open_call", log.id, call_id).fetchall():
                 called[call_id] = seq
-        return resolve(links, first, called)
+        return called
 
     def _merge_spans(self, log: Log, new: Sequence[Span]) -> None:
         lowest = min(lo for lo, _ in new)
         spans = sorted(self._run("take_spans", log.id, lowest).fetchall(), key=lambda span: span[1])
         for span in new:
             add_span(spans, *span)
-        self._add_spans(log, spans)
-
-    def _add_spans(self, log: Log, spans: Sequence[Span]) -> None:
         for span in spans:
             self._run("add_span", log.id, *span)
 
@@ -225,7 +231,7 @@ class Writer(Session):
         count = log.count
         self._drop_head(log, min(start, log.next_seq))
         if stop is not None and stop < log.next_seq:
-            stop = safe_stop(self._spans_around(log, stop), stop)
+            stop = self._safe(log, stop, "ties_downward", -1, safe_stop)
             self._drop_messages(log, stop, log.next_seq)
             self._run("drop_spans_from", log.id, stop)
             self._run("drop_open_calls_from", log.id, stop)
@@ -236,7 +242,7 @@ class Writer(Session):
     def _drop_head(self, log: Log, start: int) -> None:
         if start <= log.head_seq:
             return
-        start = safe_start(self._spans_around(log, start), start)
+        start = self._safe(log, start, "ties_upward", 1, safe_start)
         self._drop_messages(log, log.head_seq, start)
         self._run("drop_spans_below", log.id, start)
         self._run("drop_open_calls_below", log.id, start)
@@ -252,8 +258,22 @@ class Writer(Session):
         row = self._run("nth_message", log.id, start, skip).fetchone()
         return log.next_seq if row is None else row[0]
 
-    def _spans_around(self, log: Log, cut: int) -> list[Span]:
-        return self._run("span_around", log.id, cut).fetchall()
+    def _safe(self, log: Log, cut: int, ties: str, step: int, beyond: Callable[[Sequence[Span], int], int]) -> int:
+        """The nearest position, in the direction of ``step``, before which nothing is tied and no span reaches."""
+        while True:
+            free = self._untied(log, cut, ties, step)
+            cut = beyond(self._run("span_around", log.id, free).fetchall(), free)
+            if cut == free:
+                return cut
+
+    def _untied(self, log: Log, cut: int, ties: str, step: int) -> int:
+        rows = self._run(ties, log.id, cut)
+        for seq, tied in rows:
+            if seq != cut or not tied:
+                break
+            cut += step
+        rows.close()
+        return cut
 
     # Threads
 

@@ -51,7 +51,7 @@ UPDATE threads SET title = ?, revision = ? WHERE id = ?;
 
 -- name: add_message
 -- One message, whose position must be new.
-INSERT INTO messages (thread, seq, turn, created_ms, format, payload) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO messages (thread, seq, turn, tied, created_ms, format, payload) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: read_messages
 -- A thread's messages from one position up to but without another, the oldest first.
@@ -76,6 +76,14 @@ DELETE FROM messages WHERE thread = ? AND seq >= ? AND seq < ? RETURNING length(
 -- name: nth_message
 -- The position of a thread's n-th message from a position on (0: the first).
 SELECT seq FROM messages WHERE thread = ? AND seq >= ? ORDER BY seq LIMIT 1 OFFSET ?;
+
+-- name: ties_upward
+-- Messages from a position on, and whether each is tied to the one before it.
+SELECT seq, tied FROM messages WHERE thread = ? AND seq >= ? ORDER BY seq;
+
+-- name: ties_downward
+-- The same, from a position down.
+SELECT seq, tied FROM messages WHERE thread = ? AND seq <= ? ORDER BY seq DESC;
 
 -- name: remember_append
 -- Keeps what an append did, unless its id is known.

@@ -27,7 +27,9 @@ CREATE TABLE metadata (
     value BLOB NOT NULL
 );
 
--- turn is the position of the first message of the same append. Rows lie in the order in which they
+-- turn is the position of the first message of the same append. tied is 1 where the thread is not to be
+-- cut just before the message: a tool call before it, in the same append or at its end, has its result
+-- here or after it. Rows lie in the order in which they
 -- came, of all threads: new ones fill the last page, where rows that lay by thread would split a page
 -- in the middle with every turn (measured: four times dearer with 64 threads a transaction).
 CREATE TABLE messages (
@@ -35,6 +37,7 @@ CREATE TABLE messages (
     thread INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     turn INTEGER NOT NULL,
+    tied INTEGER NOT NULL,
     created_ms INTEGER NOT NULL,
     format TEXT NOT NULL,
     payload BLOB NOT NULL,
@@ -50,7 +53,7 @@ CREATE TABLE appends (
     PRIMARY KEY (thread, append_id)
 ) WITHOUT ROWID;
 
--- A tool call at lo and its result at hi: the thread is not cut between them.
+-- A tool call at lo and its result at hi, in an append of its own: the thread is not cut between them.
 CREATE TABLE spans (
     thread INTEGER NOT NULL,
     hi INTEGER NOT NULL,
