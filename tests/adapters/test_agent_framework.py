@@ -4,87 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+import agent_framework
 import pytest
-from agent_framework import Agent, AgentSession, Content, ContextProvider, Message, _tools, tool
-from hypothesis import given
-from hypothesis import strategies as st
+from agent_framework import AgentSession, Content, Message
 
 from everthread import (
-    ConfigurationError,
-    CorruptRecordError,
-    InvalidIdentifierError,
-    InvalidMessageError,
-    LimitExceededError,
-    OutcomeUnknownError,
     Retention,
-    Store,
     StoreUnavailableError,
-    ThreadKey,
-    new_message,
-    open_store,
 )
 from everthread.adapters.agent_framework import EverthreadHistoryProvider
-from everthread.adapters.agent_framework.sessions import SessionKeys
 from everthread.engines.memory import MemoryStore
-from everthread.testing.strategies import identifiers
+from everthread.testing.faults import Fault, FaultyStore
+from tests.adapters.agents import PIXEL, agent_with, book, kinds, run, texts, weather
 from tests.adapters.scripted import Call, Reply, ScriptedClient
-
-PIXEL = b"\x89PNG\r\n\x1a\n\x00\xff"
-
-
-@tool(approval_mode="never_require")
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"Sunny in {city}."
-
-
-@tool(approval_mode="always_require")
-def book(city: str) -> str:
-    """Books a journey."""
-    return f"Booked {city}."
-
-
-def agent_with(client: ScriptedClient, *providers: ContextProvider, **options: Any) -> Agent:
-    return Agent(client=client, name="TravelPlanner", context_providers=list(providers), **options)
-
-
-async def run(agent: Agent, said: Any, session_id: str = "trip", *, stream: bool = False) -> str:
-    """One run in a session as another process would have it: only the id is known."""
-    session = AgentSession(session_id=session_id)
-    if not stream:
-        return (await agent.run(said, session=session)).text
-    return (await agent.run(said, session=session, stream=True).get_final_response()).text
-
-
-def texts(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message.role, message.text) for message in messages]
-
-
-def kinds(messages: Sequence[Message]) -> list[tuple[str, list[str]]]:
-    return [(message.role, [content.type for content in message.contents]) for message in messages]
-
-
-def counted(store: Store) -> Counter[str]:
-    """Counts the calls of a store's methods from now on."""
-    counts: Counter[str] = Counter()
-
-    def counting(name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any, **options: Any) -> Any:
-            counts[name] += 1
-            return await method(*args, **options)
-
-        return call
-
-    for name in ("append", "read", "read_last", "truncate", "get_thread", "list_threads", "update_thread"):
-        setattr(store, name, counting(name, getattr(store, name)))
-    return counts
-
 
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 both_persistences = pytest.mark.parametrize("per_call", [False, True], ids=["per-run", "per-call"])
@@ -207,7 +142,7 @@ async def test_an_approval_that_is_ignored_stays_stored_and_does_not_brick_the_s
 
 
 @pytest.mark.skipif(
-    not hasattr(_tools, "_remove_unanswered_approval_batches_from_model_input"),
+    tuple(map(int, agent_framework.__version__.split(".")[:2])) < (1, 19),
     reason="early releases of 1.x send the call that still waits to the model by themselves",
 )
 @both_persistences
@@ -292,31 +227,32 @@ async def test_two_runs_of_one_session_at_once_leave_a_history_that_the_model_ac
 
 @pytest.mark.parametrize("earlier", [0, 400])
 async def test_a_turn_with_tools_costs_one_read_and_one_write_however_long_the_session(store, earlier: int) -> None:
-    provider = EverthreadHistoryProvider(store, window=20)
+    watched = FaultyStore(store, [])
+    provider = EverthreadHistoryProvider(watched, window=20)
     for _ in range(earlier // 200):
         await provider.save_messages("trip", [Message("user", ["x"]), Message("assistant", ["y"])] * 100)
-    counts = counted(store)
+    watched.made.clear()
     client = ScriptedClient([Call("weather", {"city": "Rome"})], "Sunny.")
     await run(agent_with(client, provider, tools=[weather]), "Weather?")
-    assert counts == {"read_last": 1, "append": 1}
+    assert watched.made == ["read_last", "append"]
 
 
 async def test_without_a_window_a_turn_costs_one_read_and_one_write_too(store) -> None:
-    counts = counted(store)
-    await run(agent_with(ScriptedClient(), EverthreadHistoryProvider(store)), "hello")
-    assert counts == {"read": 1, "append": 1}
+    watched = FaultyStore(store, [])
+    await run(agent_with(ScriptedClient(), EverthreadHistoryProvider(watched)), "hello")
+    assert watched.made == ["read", "append"]
 
 
 async def test_a_provider_that_only_records_reads_nothing_unless_it_is_given_a_transcript(store) -> None:
-    provider = EverthreadHistoryProvider(store, load_messages=False)
+    watched = FaultyStore(store, [])
+    provider = EverthreadHistoryProvider(watched, load_messages=False)
     agent = agent_with(ScriptedClient(), provider)
-    counts = counted(store)
     await run(agent, "yes")
     await run(agent, Message("user", ["yes"], message_id="m1"))
-    assert counts == {"append": 2}
+    assert watched.made == ["append", "append"]
     transcript = [Message("user", ["yes"]), Message("assistant", ["Done."])] * 2
     await run(agent, [*transcript, Message("user", ["more"])])
-    assert counts == {"append": 3, "read_last": 1}
+    assert watched.made[2:] == ["read_last", "append"]
     assert texts(await provider.get_messages("trip"))[4:] == [("user", "more"), ("assistant", "Done.")]
 
 
@@ -382,41 +318,28 @@ async def test_concurrent_runs_of_one_provider_do_not_mix_up_what_they_have_load
 # Saving again
 
 
-class Flaky(MemoryStore):
-    """Loses its answer, or fails, as often as it is told, before or after the write."""
-
-    def __init__(self, failures: int, *, after: bool) -> None:
-        super().__init__()
-        self.failures = failures
-        self.after = after
-        self.append_ids: list[str | None] = []
-
-    async def append(self, key: ThreadKey, messages: Any, **options: Any) -> Any:
-        self.append_ids.append(options["append_id"])
-        fails, self.failures = self.failures > 0, self.failures - 1
-        if fails and not self.after:
-            raise StoreUnavailableError("The store does not answer.")
-        appended = await super().append(key, messages, **options)
-        if fails:
-            raise OutcomeUnknownError("The connection broke.")
-        return appended
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before-the-write", "after-the-write"])
-async def test_a_save_whose_answer_is_lost_is_tried_again_and_takes_effect_once(after: bool) -> None:
-    store = Flaky(2, after=after)
-    provider = EverthreadHistoryProvider(store)
+@pytest.mark.parametrize("fault", [Fault.FAIL_BEFORE, Fault.FAIL_AFTER])
+async def test_a_save_whose_answer_is_lost_is_tried_again_and_takes_effect_once(store, fault: Fault) -> None:
+    faulty = FaultyStore(store, [fault, fault])
+    provider = EverthreadHistoryProvider(faulty)
     await run(agent_with(ScriptedClient(), provider), "hello")
     assert texts(await provider.get_messages("trip")) == [("user", "hello"), ("assistant", "Done.")]
-    assert len(store.append_ids) == 3
-    assert len(set(store.append_ids)) == 1
+    assert faulty.made.count("append") == 3
 
 
-async def test_a_store_that_stays_away_is_reported_after_a_bounded_number_of_tries() -> None:
-    store = Flaky(100, after=False)
+async def test_a_store_that_stays_away_is_reported_after_a_bounded_number_of_tries(store) -> None:
+    faulty = FaultyStore(store, [Fault.FAIL_BEFORE] * 100)
     with pytest.raises(StoreUnavailableError):
-        await run(agent_with(ScriptedClient(), EverthreadHistoryProvider(store)), "hello")
-    assert len(store.append_ids) == 3
+        await run(agent_with(ScriptedClient(), EverthreadHistoryProvider(faulty)), "hello")
+    assert faulty.made.count("append") == 3
+
+
+async def test_a_store_that_cannot_be_read_is_reported_before_the_model_is_asked(store) -> None:
+    client = ScriptedClient()
+    agent = agent_with(client, EverthreadHistoryProvider(FaultyStore(store, [Fault.FAIL_BEFORE], calls=["read"])))
+    with pytest.raises(StoreUnavailableError):
+        await run(agent, "hello")
+    assert client.seen == []
 
 
 async def test_saves_of_the_same_ids_at_the_same_time_are_kept_once(store) -> None:
@@ -435,30 +358,15 @@ async def test_saves_of_the_same_ids_at_the_same_time_are_kept_once(store) -> No
     assert len(await direct.get_messages("trip")) == 4
 
 
-class Gated(MemoryStore):
-    """Holds each write back until it is let through; ``reached`` says that one waits there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reached, self.gate = asyncio.Event(), asyncio.Event()
-
-    async def _append_many(self, batch: Any) -> Any:
-        self.reached.set()
-        await self.gate.wait()
-        return await super()._append_many(batch)
-
-
-async def test_a_run_that_is_cancelled_while_it_saves_is_kept_whole() -> None:
-    store = Gated()
-    provider = EverthreadHistoryProvider(store)
-    running = asyncio.create_task(run(agent_with(ScriptedClient(), provider), "hello"))
-    await store.reached.wait()
-    running.cancel()
+@pytest.mark.parametrize(("fault", "kept"), [(Fault.CANCEL_BEFORE, []), (Fault.CANCEL_AFTER, ["hello", "Done."])])
+async def test_a_run_that_is_cancelled_while_it_saves_is_kept_whole_or_not_at_all(store, fault: Fault, kept) -> None:
+    provider = EverthreadHistoryProvider(FaultyStore(store, [fault]))
+    agent = agent_with(ScriptedClient(), provider)
     with pytest.raises(asyncio.CancelledError):
-        await running
-    store.gate.set()
-    await store.append(ThreadKey("other"), [new_message({"role": "user", "content": "x"})])
-    assert texts(await provider.get_messages("trip")) == [("user", "hello"), ("assistant", "Done.")]
+        await asyncio.create_task(run(agent, "hello"))
+    assert [message.text for message in await provider.get_messages("trip")] == kept
+    await run(agent, "again")
+    assert [message.text for message in await provider.get_messages("trip")] == [*kept, "again", "Done."]
 
 
 async def test_a_run_that_is_cancelled_while_the_model_answers_leaves_nothing() -> None:
@@ -477,258 +385,3 @@ async def test_a_run_that_is_cancelled_while_the_model_answers_leaves_nothing() 
         await running
     assert await provider.get_messages("trip") == []
     assert (await provider.list_sessions()).items == ()
-
-
-# Sources, sessions, tenants
-
-
-async def test_two_providers_on_one_session_never_mix(store) -> None:
-    main = EverthreadHistoryProvider(store)
-    audit = EverthreadHistoryProvider(store, source_id="audit", load_messages=False, store_outputs=False)
-    await run(agent_with(ScriptedClient(), main, audit), "hello")
-    assert texts(await main.get_messages("trip")) == [("user", "hello"), ("assistant", "Done.")]
-    assert texts(await audit.get_messages("trip")) == [("user", "hello")]
-    assert await audit.clear("trip") == 1
-    assert len(await main.get_messages("trip")) == 2
-    assert await audit.delete("trip")
-    assert not await audit.delete("trip")
-    assert [found.session_id for found in await main.list_sessions()] == ["trip"]
-    assert (await audit.list_sessions()).items == ()
-
-
-async def test_tenants_never_see_each_other(store) -> None:
-    ours, theirs = (EverthreadHistoryProvider(store, tenant=tenant) for tenant in ("ours", "theirs"))
-    await run(agent_with(ScriptedClient(), ours), "hello")
-    assert await theirs.get_messages("trip") == []
-    assert (await theirs.list_sessions()).items == ()
-    assert not await theirs.delete("trip")
-
-
-SOURCES = st.sampled_from(["everthread", "a", "~", "a~", "~a", "%7E", "a:b", "everthread~"]) | identifiers()
-SESSIONS = st.sampled_from(["x", "~x", "~~x", "~a~x", "a~x", "~%7E~x", "~everthread~x"]) | identifiers()
-
-
-@given(SOURCES, SESSIONS, SOURCES, SESSIONS)
-def test_no_two_sessions_share_a_thread(source: str, session: str, other_source: str, other_session: str) -> None:
-    try:
-        key = SessionKeys(source, "t").key(session)
-        other = SessionKeys(other_source, "t").key(other_session)
-    except InvalidIdentifierError:
-        return  # A prefix may make a very long id too long.
-    assert (key == other) == ((source, session) == (other_source, other_session))
-    assert SessionKeys(source, "t").session_id(key.thread_id) == session
-    if source != other_source:
-        assert SessionKeys(other_source, "t").session_id(key.thread_id) is None
-
-
-def test_a_session_of_the_default_source_is_the_thread_of_its_id() -> None:
-    assert SessionKeys("everthread").key("trip:1/{x}") == ThreadKey("trip:1/{x}")
-    assert SessionKeys("memory", "ana").key("trip") == ThreadKey("~memory~trip", "ana")
-
-
-@pytest.mark.parametrize("session_id", [None, "", 5, "x" * 600, "\ud800"])
-async def test_a_session_without_a_usable_id_is_refused_and_never_shares_a_thread(session_id: Any) -> None:
-    provider = EverthreadHistoryProvider(MemoryStore())
-    message = Message("user", ["hello"])
-    for call in (
-        lambda: provider.get_messages(session_id),
-        lambda: provider.save_messages(session_id, [message]),
-        lambda: provider.save_messages(session_id, []),
-        lambda: provider.clear(session_id),
-        lambda: provider.delete(session_id),
-    ):
-        with pytest.raises(InvalidIdentifierError):
-            await call()
-    assert (await provider.list_sessions()).items == ()
-
-
-async def test_sessions_are_listed_newest_first_in_pages_with_title_and_counts(store) -> None:
-    provider = EverthreadHistoryProvider(store)
-    other = EverthreadHistoryProvider(store, source_id="other")
-    for number in range(5):
-        await run(agent_with(ScriptedClient(), provider), f"  Trip\nnumber {number} ", f"s{number}")
-        await other.save_messages(f"s{number}", [Message("user", ["x"])])
-    found, cursor = [], None
-    while True:
-        page = await provider.list_sessions(limit=2, cursor=cursor)
-        found += page.items
-        cursor = page.cursor
-        if cursor is None:
-            break
-    assert sorted(session.session_id for session in found) == [f"s{number}" for number in range(5)]
-    assert [session.updated_at for session in found] == sorted((s.updated_at for s in found), reverse=True)
-    assert {(session.title, session.message_count) for session in found if session.session_id == "s3"} == {
-        ("Trip number 3", 2)
-    }
-    assert "Trip" not in repr(found)
-
-
-async def test_a_title_comes_from_the_first_user_message_with_text_and_stays(store) -> None:
-    provider = EverthreadHistoryProvider(store)
-    picture = Message("user", [Content.from_data(PIXEL, media_type="image/png")])
-    await provider.save_messages("trip", [Message("system", ["be brief"]), picture])
-    await provider.save_messages("trip", [Message("user", ["Rome " * 60])])
-    await provider.save_messages("trip", [Message("user", ["Oslo"])])
-    title = (await provider.list_sessions()).items[0].title
-    assert title is not None
-    assert title.startswith("Rome Rome")
-    assert len(title) <= 80
-
-
-async def test_clearing_drops_the_messages_and_keeps_the_session(store) -> None:
-    provider = EverthreadHistoryProvider(store)
-    agent = agent_with(ScriptedClient(), provider)
-    await run(agent, "hello")
-    assert await provider.clear("trip") == 2
-    assert await provider.clear("trip") == 0
-    assert await provider.clear("never seen") == 0
-    assert [(found.title, found.message_count) for found in await provider.list_sessions()] == [("hello", 0)]
-    await run(agent, "again")
-    assert texts(await provider.get_messages("trip")) == [("user", "again"), ("assistant", "Done.")]
-
-
-# What is stored
-
-
-async def test_inputs_and_outputs_are_stored_as_asked(store) -> None:
-    inputs = EverthreadHistoryProvider(store, source_id="inputs", store_outputs=False)
-    outputs = EverthreadHistoryProvider(store, source_id="outputs", store_inputs=False)
-    for _ in range(2):
-        await run(agent_with(ScriptedClient(), inputs, outputs), "hello")
-    assert texts(await inputs.get_messages("trip")) == [("user", "hello")] * 2
-    assert texts(await outputs.get_messages("trip")) == [("assistant", "Done.")] * 2
-
-
-class Notes(ContextProvider):
-    async def before_run(self, *, context: Any, **others: Any) -> None:
-        context.extend_messages(self, [Message("user", [f"note of {self.source_id}"])])
-
-
-@pytest.mark.parametrize(("chosen", "kept"), [(None, ["note of a", "note of b"]), ({"b"}, ["note of b"])])
-async def test_what_other_providers_add_is_stored_if_asked(store, chosen, kept) -> None:
-    provider = EverthreadHistoryProvider(store, store_context_messages=True, store_context_from=chosen)
-    await run(agent_with(ScriptedClient(), Notes("a"), Notes("b"), provider), "hello")
-    assert [message.text for message in await provider.get_messages("trip")] == [*kept, "hello", "Done."]
-
-
-async def test_a_message_that_cannot_be_stored_is_refused_and_nothing_of_its_turn_is_written(store) -> None:
-    provider = EverthreadHistoryProvider(store)
-    with pytest.raises(InvalidMessageError):
-        await provider.save_messages("trip", [Message("user", ["fine"]), Message("user", ["lone \ud800"])])
-    assert await provider.get_messages("trip") == []
-
-
-async def test_a_message_over_the_limit_is_refused_and_the_session_goes_on() -> None:
-    provider = EverthreadHistoryProvider(MemoryStore(max_message_bytes=1000))
-    agent = agent_with(ScriptedClient(), provider)
-    with pytest.raises(LimitExceededError):
-        await run(agent, "x" * 2000)
-    await run(agent, "hello")
-    assert len(await provider.get_messages("trip")) == 2
-
-
-async def test_a_row_that_is_no_message_is_reported_with_its_position(store) -> None:
-    provider = EverthreadHistoryProvider(store)
-    await provider.save_messages("trip", [Message("user", ["hello"])])
-    await store.append(ThreadKey("trip"), [new_message({"type": "something else"})])
-    with pytest.raises(CorruptRecordError, match="position 1 of thread 'trip'"):
-        await provider.get_messages("trip")
-
-
-async def test_a_whole_session_expires_as_its_retention_says() -> None:
-    now = [1000.0]
-    provider = EverthreadHistoryProvider(
-        MemoryStore(clock=lambda: now[0]), retention=Retention(expire_after=timedelta(seconds=60))
-    )
-    await run(agent_with(ScriptedClient(), provider), "hello")
-    now[0] += 61
-    assert await provider.get_messages("trip") == []
-
-
-# Owning the store
-
-
-async def test_a_store_that_was_handed_in_stays_open(store) -> None:
-    async with EverthreadHistoryProvider(store) as provider:
-        await provider.save_messages("trip", [Message("user", ["hello"])])
-    await provider.aclose()
-    assert (await store.get_thread(ThreadKey("trip"))).count == 1
-
-
-async def test_a_url_is_opened_at_the_first_use_and_closed_with_the_provider(tmp_path: Path) -> None:
-    path = tmp_path / "threads.db"
-    provider = EverthreadHistoryProvider(f"sqlite:///{path}")
-    assert not path.exists()
-    await run(agent_with(ScriptedClient(), provider), "hello")
-    assert path.exists()
-    await provider.aclose()
-    await provider.aclose()
-    with pytest.raises(ConfigurationError, match="closed"):
-        await provider.get_messages("trip")
-    async with EverthreadHistoryProvider(f"sqlite:///{path}") as again:
-        assert len(await again.get_messages("trip")) == 2
-
-
-async def test_an_agent_that_is_given_only_a_url_needs_no_more(tmp_path: Path) -> None:
-    for said in ("one", "two"):
-        async with EverthreadHistoryProvider(f"sqlite:///{tmp_path / 'threads.db'}") as provider:
-            await run(agent_with(ScriptedClient(), provider), said)
-            kept = len(await provider.get_messages("trip"))
-    assert kept == 4
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"window": -1},
-        {"window": 1.5},
-        {"window": True},
-        {"retention": 5},
-        {"source_id": ""},
-        {"source_id": None},
-        {"tenant": None},
-        {"store": None},
-        {"store": object()},
-        {"store": "nothing://here"},
-        {"store": "threads.db"},
-    ],
-)
-def test_wrong_arguments_are_refused_at_once(arguments: dict[str, Any]) -> None:
-    with pytest.raises((ConfigurationError, InvalidIdentifierError)):
-        EverthreadHistoryProvider(**{"store": "memory:", **arguments})
-
-
-@pytest.mark.parametrize("limit", [0, -1, None, "5"])
-async def test_a_listing_of_nothing_is_refused(limit: Any) -> None:
-    with pytest.raises(ConfigurationError):
-        await EverthreadHistoryProvider("memory:").list_sessions(limit=limit)
-
-
-def test_no_password_is_shown() -> None:
-    provider = EverthreadHistoryProvider("redis://ana:hunter2@127.0.0.1:1/0")
-    assert "hunter2" not in repr(provider)
-    assert "hunter2" not in str(vars(provider))
-
-
-# Rows of others
-
-
-async def test_rows_of_the_betas_are_read(store) -> None:
-    row = {
-        "type": "chat_message",
-        "role": {"type": "role", "value": "user"},
-        "contents": [{"type": "text", "text": "I am Ana"}],
-        "additional_properties": {},
-    }
-    await store.append(ThreadKey("trip"), [new_message(row)])
-    client = ScriptedClient()
-    await run(agent_with(client, EverthreadHistoryProvider(store)), "Who am I?")
-    assert client.requests == [[("user", "I am Ana"), ("user", "Who am I?")]]
-
-
-async def test_open_store_and_provider_agree_on_what_a_thread_holds(store) -> None:
-    await run(agent_with(ScriptedClient(), EverthreadHistoryProvider(store)), "hello")
-    page = await store.read(ThreadKey("trip"))
-    assert [message.format for message in page] == ["agent-framework"] * 2
-    assert page[0].turn == page[1].turn == 0
-    assert open_store("memory:").location == "memory:"
