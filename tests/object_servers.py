@@ -1,4 +1,4 @@
-"""Object storage servers for tests: Azurite from npm, and an S3 server. Each gives an empty container or bucket."""
+"""Object storage servers for tests: Azurite from npm, and an S3 server. Each gives a new, empty place for each test."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.utils import formatdate
+from http import HTTPStatus
 from pathlib import Path
 
 from tests.servers import Server, free_port, scratch_folder
@@ -25,6 +26,8 @@ AZURITE = "azurite@3.35.0"
 AZURITE_ACCOUNT = "devstoreaccount1"
 # The emulator's own key, the same in every installation: published in its manual.
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+_BUCKET = "threads"
 
 _names = itertools.count()
 
@@ -119,11 +122,8 @@ def azurite_url(server: Server) -> str:
 
 
 def s3_url(server: Server) -> str:
-    """The URL of a new bucket."""
-    bucket = f"bucket{next(_names)}"
-    endpoint = f"http://127.0.0.1:{server.port}"
-    _put(f"{endpoint}/{bucket}", {"Content-Length": "0"})
-    return f"s3://{bucket}/a/prefix?endpoint={endpoint}"
+    """The URL of a new place in the server's bucket: SeaweedFS sets aside room for each bucket, so there is one."""
+    return f"s3://{_BUCKET}/a/prefix{next(_names)}?endpoint=http://127.0.0.1:{server.port}"
 
 
 CREDENTIALS = {
@@ -144,8 +144,9 @@ def _put(url: str, headers: dict[str, str]) -> None:
 def _takes_objects(server: Server) -> bool:
     """Whether the whole of SeaweedFS is up: it listens before it can write."""
     try:
-        url = f"http://127.0.0.1:{server.port}/probe"
-        _put(url, {"Content-Length": "0"})
+        _put(f"http://127.0.0.1:{server.port}/{_BUCKET}", {"Content-Length": "0"})
+    except urllib.error.HTTPError as error:
+        return error.code == HTTPStatus.CONFLICT  # the bucket is there
     except OSError:
         return False
     return True

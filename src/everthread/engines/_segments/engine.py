@@ -25,7 +25,6 @@ from everthread.errors import (
     CorruptRecordError,
     EverthreadError,
     LimitExceededError,
-    StoreUnavailableError,
     ThreadNotFoundError,
 )
 from everthread.model import Appended, Document, Message, MessagePage, Thread, ThreadKey, Truncated
@@ -363,8 +362,10 @@ async def _tolerated(work: Coroutine[Any, Any, None]) -> None:
     """Cleaning up is tried; what fails is cleaned up another time."""
     try:
         await work
-    except StoreUnavailableError as error:
-        _log.info("Cleaning up was put off: %s", error)
+    except SupersededError:
+        return
+    except EverthreadError as error:
+        _log.warning("Cleaning up was put off: %s", error)
 
 
 def _parts(batch: Sequence[AppendRequest], most: int) -> Iterator[Sequence[AppendRequest]]:
