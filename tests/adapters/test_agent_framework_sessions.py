@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from agent_framework import Content, ContextProvider, Message
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from everthread import (
     ConfigurationError,
@@ -28,6 +30,7 @@ from everthread.engines.memory import MemoryStore
 from everthread.testing.strategies import identifiers
 from tests.adapters.agents import PIXEL, agent_with, run, texts
 from tests.adapters.scripted import ScriptedClient
+from tests.servers import Server
 
 # Sources, sessions, tenants
 
@@ -282,3 +285,29 @@ async def test_open_store_and_provider_agree_on_what_a_thread_holds(store) -> No
     assert [message.format for message in page] == ["agent-framework"] * 2
     assert page[0].turn == page[1].turn == 0
     assert open_store("memory:").location == "memory:"
+
+
+async def test_rows_of_the_frameworks_own_redis_provider_are_gone_on_with_in_place(
+    plain_redis_server: Server, fresh_prefix: str
+) -> None:
+    # As agent-framework-redis 1.0.0b261022 writes them with key_format="legacy": RPUSH of json.dumps(to_dict()).
+    call = Content.from_function_call("c1", "weather", arguments='{"city": "Rome"}')
+    theirs = [
+        Message("user", ["Weather?"], additional_properties={"x": "é"}),
+        Message("assistant", [call]),
+        Message("tool", [Content.from_function_result("c1", result="Sunny.")]),
+        Message("assistant", ["Sunny."], author_name="TravelPlanner"),
+    ]
+    url = f"redis://127.0.0.1:{plain_redis_server.port}/0"
+    async with Redis.from_url(url) as client:
+        await client.rpush(f"{fresh_prefix}:trip", *(json.dumps(message.to_dict()) for message in theirs))
+        async with open_store(url, prefix=fresh_prefix) as store:
+            provider = EverthreadHistoryProvider(store)
+            scripted = ScriptedClient()
+            await run(agent_with(scripted, provider), "And now?")
+            assert texts(scripted.seen[0]) == [*texts(theirs), ("user", "And now?")]
+            assert [found.message_count for found in await provider.list_sessions()] == [6]
+        rows = await client.lrange(f"{fresh_prefix}:trip", 0, -1)
+    read_by_them = [Message.from_dict(json.loads(row)) for row in rows]
+    assert [message.to_dict() for message in read_by_them[:4]] == [message.to_dict() for message in theirs]
+    assert texts(read_by_them[4:]) == [("user", "And now?"), ("assistant", "Done.")]
