@@ -27,7 +27,7 @@ from everthread import (
 from everthread.engines.redis._keys import Names, ThreadNames, companions_of
 from everthread.model import NewMessage
 from everthread.testing import strategies
-from tests.servers import REDIS_LIKE, Server, redis_server
+from tests.servers import REDIS_LIKE, Server, free_port, redis_server
 
 KEY = ThreadKey("trip")
 
@@ -99,7 +99,11 @@ async def test_deleting_a_thread_leaves_no_key(store: Store, other: redis_py.Red
 
 @pytest.fixture(scope="module")
 def cluster_node() -> Iterator[redis_sync.Redis]:
-    with redis_server("redis", "--cluster-enabled", "yes") as server, redis_sync.Redis(port=server.port) as client:
+    bus = ["--cluster-port", str(free_port())]
+    with (
+        redis_server("redis", "--cluster-enabled", "yes", *bus) as server,
+        redis_sync.Redis(port=server.port) as client,
+    ):
         yield client
 
 

@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -26,6 +26,7 @@ from everthread.errors import EverthreadError
 IDLE_SECONDS: Final = 60.0
 """A connection that is idle for so long is tried with a PING; Azure drops one after 10 minutes."""
 
+_BUFFER: Final = 256 * 1024
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -54,7 +55,7 @@ class _Call:
         return reply
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """Runs scripts over one connection.
 
     Args:
@@ -74,6 +75,8 @@ class Wire(asyncio.Protocol):
         self._writer: asyncio.StreamWriter | None = None
         self._transport: asyncio.Transport | None = None
         self._reader = _new_reader()
+        # One buffer for all reads: asyncio would otherwise allocate a quarter of a megabyte for each answer.
+        self._buffer = bytearray(_BUFFER)
         self._unanswered: deque[_Call] = deque()
         self._unsent: list[_Call] = []
         self._outgoing: list[bytes] = []
@@ -156,9 +159,13 @@ class Wire(asyncio.Protocol):
 
     # Receiving
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # A view, because TLS fills it piece by piece, and a slice of a bytearray is a copy.
+        return memoryview(self._buffer)
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._heard = self._loop.time()
-        self._reader.feed(data)
+        self._reader.feed(cast(Any, self._buffer), 0, nbytes)
         while self._transport is not None:
             try:
                 reply = self._reader.gets()
