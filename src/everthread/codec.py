@@ -116,7 +116,7 @@ def decode(payload: bytes | Message, key: ThreadKey | None = None) -> object:
     data = payload.payload if isinstance(payload, Message) else payload
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_liberally(data, payload, key)
 
 
@@ -134,7 +134,7 @@ def new_message(
     """
     if isinstance(value, bytes):
         # The constructor refuses what is not JSON, before anything is decoded.
-        payload, decoded = NewMessage(value).payload, _decoder.decode(value)
+        payload, decoded = NewMessage(value).payload, _decode_new(value)
     else:
         payload, decoded = encode(value), value
     name = format or recognise(decoded)
@@ -198,6 +198,13 @@ def shorten(text: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
+def _decode_new(payload: bytes) -> object:
+    try:
+        return decode(payload)
+    except CorruptRecordError:
+        raise InvalidMessageError("The message holds an integer of more digits than Python reads.") from None
+
+
 def _format(name: str) -> Format:
     entry = _formats[name]
     if isinstance(entry, str):
@@ -226,4 +233,8 @@ def _holds_non_finite(value: object) -> bool:
         return any(_holds_non_finite(item) for item in cast(Mapping[object, object], value).values())
     if isinstance(value, (list, tuple, set, frozenset)):
         return any(_holds_non_finite(item) for item in cast(Iterable[object], value))
-    return False
+    if value is None or isinstance(value, (str, bytes, int)):
+        return False
+    # A dataclass or struct: its fields as plain values.
+    plain = msgspec.to_builtins(value)
+    return type(plain) is not type(value) and _holds_non_finite(plain)

@@ -83,8 +83,9 @@ class NewMessage(msgspec.Struct, frozen=True):
         created_at: When the message was made; ``None`` takes the store's time. For imports.
 
     Raises:
-        InvalidMessageError: The payload is not one JSON value in UTF-8. ``NaN`` and ``Infinity``
-            are not JSON; lone surrogates (also escaped ones) are not text.
+        InvalidMessageError: The payload is not one JSON value in UTF-8, or a field is not of its type.
+            ``NaN`` and ``Infinity`` are not JSON; lone surrogates (also escaped ones) are not text;
+            values nested deeper than about a thousand levels are refused.
     """
 
     payload: bytes
@@ -101,8 +102,16 @@ class NewMessage(msgspec.Struct, frozen=True):
             _raw.decode(payload)
             if not payload.isascii():
                 payload.decode()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidMessageError(f"payload is not JSON in UTF-8: {_without_content(error)}") from None
+        _check_text(self.format, "format")
+        for ids in (self.calls, self.results):
+            if type(ids) is not tuple:
+                raise InvalidMessageError(f"calls and results must be tuples of ids, not {type(ids).__name__}.")
+            for call_id in ids:
+                _check_text(call_id, "a call id")
+        if self.created_at is not None and not isinstance(self.created_at, datetime):
+            raise InvalidMessageError(f"created_at must be a datetime, not {type(self.created_at).__name__}.")
 
     def __repr__(self) -> str:
         return f"NewMessage({len(self.payload)} bytes, format={self.format!r})"
@@ -307,6 +316,16 @@ def to_milliseconds(value: datetime) -> int:
     """A datetime (UTC where it names no zone) as milliseconds since 1970."""
     aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _check_text(value: object, what: str) -> None:
+    if type(value) is not str:
+        raise InvalidMessageError(f"{what} must be a str, not {type(value).__name__}.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidMessageError(f"{what} holds a lone surrogate, which has no UTF-8 form.") from None
 
 
 def _without_content(error: Exception) -> str:

@@ -37,21 +37,19 @@ def scheme_of(url: str) -> str:
 
 def mask_url(url: str) -> str:
     """The URL with every password and secret option replaced by ``***``."""
-    head, mark, query = url.partition("?")
-    # The user part ends at the last "@" before the path, since passwords may hold unescaped ones.
-    scheme, slashes, rest = head.partition("://")
-    if slashes:
-        authority, slash, path = rest.partition("/")
-        if "@" not in authority and "@" in path:
-            # A "/" stood unescaped in the password: mask more rather than less.
-            authority, slash, path = rest.rpartition("@")[0] + "@" + rest.rpartition("@")[2], "", ""
-        user, at, host = authority.rpartition("@")
-        name, colon, _ = user.partition(":")
-        masked = f"{name}:***" if colon else user
-        head = f"{scheme}://{masked}{at}{host}{slash}{path}"
-    if not mark:
-        return head
-    return head + "?" + "&".join(_mask_option(option) for option in query.split("&"))
+    scheme, slashes, rest = url.partition("://")
+    if not slashes or rest.startswith("/"):
+        return _mask_options(url)
+    # The password ends at the last "@" of all, since it may hold an unescaped "@", "/" or "?": where an "@"
+    # stands elsewhere, more is masked rather than less.
+    user, at, place = rest.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}://{name}:***{at}{_mask_options(place)}" if colon else f"{scheme}://{_mask_options(rest)}"
+
+
+def _mask_options(url: str) -> str:
+    place, mark, query = url.partition("?")
+    return place + mark + "&".join(_mask_option(option) for option in query.split("&"))
 
 
 def without_credentials(url: str) -> str:
