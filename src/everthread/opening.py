@@ -35,7 +35,7 @@ def open_store(url: str, **options: Any) -> Store:
             installed (the message is the command that installs it).
     """
     scheme = scheme_of(url)
-    engine = _entry_point(scheme).load()
+    engine = _engine(scheme)
     try:
         return engine.from_url(url, **options)
     except TypeError as error:
@@ -47,6 +47,13 @@ def schemes() -> tuple[str, ...]:
     from importlib.metadata import entry_points
 
     return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+
+
+def _engine(scheme: str) -> Any:
+    try:
+        return _entry_point(scheme).load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"The {scheme} engine cannot be loaded: {error}") from error
 
 
 def _entry_point(scheme: str) -> EntryPoint:

@@ -453,6 +453,7 @@ def _read_cursor(cursor: str, tenant: str) -> tuple[int, str]:
         of, updated_ms, thread_id = msgspec.json.decode(data, type=tuple[str, int, str])
     except (msgspec.MsgspecError, binascii.Error, ValueError, TypeError):
         raise ConfigurationError("This is not a cursor that list_threads gave: start again without one.") from None
+    check_count(updated_ms, "The cursor's time")
     if of != tenant:
         raise ConfigurationError("This cursor is of another tenant's listing: start again without one.")
     return updated_ms, thread_id

@@ -83,12 +83,6 @@ class Coalescer(Generic[Q, R]):
     async def _send_batch(self, batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
         try:
             results = await self._send([item for item, _ in batch])
-        except Exception as error:
-            _fail(batch, error)
-        except BaseException:
-            _fail(batch, StoreUnavailableError("The store was stopped while this was under way."))
-            raise
-        else:
             for (_, answer), result in zip(batch, results, strict=True):
                 if answer.done():
                     continue
@@ -96,6 +90,11 @@ class Coalescer(Generic[Q, R]):
                     answer.set_exception(result)
                 else:
                     answer.set_result(result)
+        except Exception as error:
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, StoreUnavailableError("The store was stopped while this was under way."))
+            raise
 
 
 class KeyedCoalescer(Coalescer[Q, R]):

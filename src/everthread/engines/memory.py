@@ -13,7 +13,7 @@ import msgspec
 
 from everthread.contract import REMEMBERED_APPENDS
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
-from everthread.errors import ConflictError, EverthreadError, ThreadNotFoundError
+from everthread.errors import ConfigurationError, ConflictError, EverthreadError, ThreadNotFoundError
 from everthread.model import (
     Appended,
     Document,
@@ -65,7 +65,9 @@ class MemoryStore(Engine):
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
-        _, settings = engine_options(url, options)
+        rest, settings = engine_options(url, options)
+        if rest.rstrip("/") != "memory:":
+            raise ConfigurationError("A store in memory is named memory: and has no name or options of its own.")
         return cls(**settings)
 
     @property
