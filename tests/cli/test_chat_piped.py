@@ -94,7 +94,7 @@ def test_a_fresh_thread_is_asked_for_first_and_knows_nothing(tmp_path: Path) -> 
 
 
 def test_wrong_numbers_and_words_are_answered_kindly_and_nothing_is_sent(tmp_path: Path) -> None:
-    done = piped("7\n/what\nhello\n3\n0\n9\nLisbon\nn\n\n2\n0\n", home=tmp_path)
+    done = piped(f"7\n/what\nhello\n3\n0\n9\n{'9' * 5000}\nLisbon\nn\n\n2\n0\n", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "There is no choice 7" in done.stdout
     assert "There is no choice /what" in done.stdout
@@ -226,7 +226,8 @@ def test_a_model_that_refuses_keeps_nothing_and_does_not_print_its_key(tmp_path:
 
 
 def test_stored_escape_sequences_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    done = piped("I am Ana\x1b]0;owned\x07 \x1b[2J\n2\n3\n\n0\n", home=tmp_path)
+    hostile = "I am Ana\x1b]0;owned\x07 \x1b[2J"
+    done = piped(f"{hostile}\n2\n3\n\n0\n", "--thread", hostile, home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "owned" in done.stdout
     assert not {"\x1b", "\x07"} & set(done.stdout)

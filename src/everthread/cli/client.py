@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
@@ -183,6 +184,7 @@ class _Client:
         while True:
             more = ", n for more" if cursor else ""
             reply = (await self._ask(f"number to load{more}, Enter to stay")).lower()
+            numbered = {str(number): thread for number, thread in enumerate(listed, 1)}
             if not reply:
                 return None
             if reply == "n":
@@ -190,8 +192,8 @@ class _Client:
                     cursor = await self._list_page(listed, cursor)
                 else:
                     self._terminal.show("These were all.")
-            elif reply.isdecimal() and 1 <= int(reply) <= len(listed):
-                return listed[int(reply) - 1]
+            elif reply in numbered:
+                return numbered[reply]
             else:
                 shown = rendering.one_line(reply, 30)
                 self._terminal.show(
@@ -243,8 +245,8 @@ class _Client:
         self._terminal.show(*rendering.message_lines(message, now=_now(), width=self._terminal.width))
 
     def _goodbye(self) -> None:
-        again = f" To go on: everthread chat --thread {self._conversation.key.thread_id}" if self._is_kept else ""
-        self._terminal.show(f"Goodbye.{again}")
+        thread_id = rendering.sanitise(shlex.quote(self._conversation.key.thread_id))
+        self._terminal.show(f"Goodbye. To go on: everthread chat --thread {thread_id}" if self._is_kept else "Goodbye.")
 
     def _not_sent(self, why: str, *, unsure: bool = False) -> None:
         kept = "It may have been kept; see [2]." if unsure else "Your message was not kept."
