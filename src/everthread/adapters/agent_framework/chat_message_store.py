@@ -214,19 +214,22 @@ class EverthreadChatMessageStore:
 
         Args:
             serialized_store_state: What `serialize` or `serialize_state` returned; ``None`` or empty changes nothing.
-            kwargs: ``store=`` moves this to another place; others are taken for the protocol's sake.
+            kwargs: ``store=`` (``redis_url=`` for Redis) moves this to another place; others are taken for the
+                protocol's sake.
 
         Raises:
             ConfigurationError: The state is not one of these; nothing has changed.
         """
-        if not serialized_store_state:
-            return
-        state = state_of(serialized_store_state)
-        place = kwargs.get("store") or self._place
-        restored = type(self)(
-            place, _thread_id(state), tenant=_text(state, "tenant") or "", retention=_retention(state)
-        )
-        await self._become(restored)
+        held = getattr(serialized_store_state, "messages", None)
+        if held:
+            # The first betas hand over the state of their own in-memory store as an object with its messages.
+            await self.add_messages(held)
+        elif serialized_store_state:
+            await self._become(self._restored(state_of(serialized_store_state), kwargs))
+
+    def _restored(self, state: Mapping[str, object], places: Mapping[str, Any]) -> EverthreadChatMessageStore:
+        place = places.get("store") or self._place
+        return type(self)(place, _thread_id(state), tenant=_text(state, "tenant") or "", retention=_retention(state))
 
     async def deserialize_state(self, serialized_store_state: Any, **kwargs: Any) -> None:
         """The same as `update_from_state`, under the name that the first betas gave it."""
@@ -349,19 +352,8 @@ class RedisChatMessageStore(EverthreadChatMessageStore):
             raise ConfigurationError("The state does not say where Redis is: give redis_url= or set REDIS_URL.")
         return cls._from_state(url, state)
 
-    async def update_from_state(self, serialized_store_state: Any, **kwargs: Any) -> None:
-        """Goes on with the conversation that a state names, on this store's own Redis or at ``redis_url=``.
-
-        Args:
-            serialized_store_state: What `serialize` or `serialize_state` returned; ``None`` or empty changes nothing.
-            kwargs: ``redis_url=``; others are taken for the protocol's sake.
-
-        Raises:
-            ConfigurationError: The state is not one of these; nothing has changed.
-        """
-        if serialized_store_state:
-            url = kwargs.get("redis_url") or self.redis_url
-            await self._become(self._from_state(url, state_of(serialized_store_state)))
+    def _restored(self, state: Mapping[str, object], places: Mapping[str, Any]) -> EverthreadChatMessageStore:
+        return self._from_state(places.get("redis_url") or self.redis_url, state)
 
     @classmethod
     def _from_state(cls, url: str, state: Mapping[str, object]) -> Self:
