@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from everthread.contract import REMEMBERED_APPENDS, Store
-from everthread.engines._segments.compaction import COMPACT_AFTER, FULL_MESSAGES
+from everthread.engines._segments.compaction import Sizes
 from everthread.engines._segments.log import Fence
 from everthread.engines._segments.storage import Storage
 from everthread.engines.memory import MemoryStore
@@ -61,6 +61,14 @@ class TestWithoutMemoryOfItsOwn(StoreContractSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return SegmentHarness(fence=Fence(trust_s=0, grace_s=3600), cache_bytes=0)
+
+
+class TestCompactingOften(StoreContractSuite):
+    """Objects are joined again and again under everything that the suite does."""
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return SegmentHarness(sizes=Sizes(compact_after=2, full_messages=12, join_segments=1), cache_bytes=0)
 
 
 def message(number: int, size: int = 20, **links: Any) -> NewMessage:
@@ -387,12 +395,12 @@ async def test_names_of_entries_are_freed_only_after_the_grace_time() -> None:
     async with opened(storage) as late:
         await appending(0)(late)
         async with opened(storage) as store:
-            for number in range(1, 2 * COMPACT_AFTER):
+            for number in range(1, 2 * Sizes().compact_after):
                 await appending(number)(store)
             await store.compact(KEY)
         # The one that has seen nothing of all this creates no entry that was there before.
         await appending(999)(late)
-        assert [m.seq for m in await late.read(KEY)] == list(range(4 * COMPACT_AFTER + 2))
+        assert [m.seq for m in await late.read(KEY)] == list(range(4 * Sizes().compact_after + 2))
 
 
 async def test_a_long_thread_is_kept_in_few_objects_of_bounded_size() -> None:
@@ -400,14 +408,14 @@ async def test_a_long_thread_is_kept_in_few_objects_of_bounded_size() -> None:
     async with opened(storage, fence=AT_ONCE) as store:
         for number in range(1500):
             await appending(number, count=4)(store)
-            if number % COMPACT_AFTER == 0:
+            if number % Sizes().compact_after == 0:
                 # Lets compaction, which runs beside, keep up with a storage that takes no time.
                 await store.compact(KEY)
         expected = [message(number * 100 + at).payload for number in range(1500) for at in range(4)]
         assert [m.payload for m in await store.read(KEY)] == expected
     segments = [data.count(b"\n") for (folder, _), (data, _, _) in storage.objects.items() if folder[0] == "s"]
     assert len(segments) < 20
-    assert max(segments) <= FULL_MESSAGES + 1
+    assert max(segments) <= Sizes().full_messages + 1
 
 
 # Costs

@@ -28,52 +28,59 @@ from everthread.engines._segments.records import (
 from everthread.engines._segments.turns import live, open_calls, remembered_appends
 from everthread.retention import Span
 
-COMPACT_AFTER = 64
-"""A thread is compacted when so many entries were written since the last time."""
 
-FULL_BYTES = 2 * 1024 * 1024
-FULL_MESSAGES = 2000
-"""An object of this size is not joined with others any more."""
+class Sizes(msgspec.Struct, frozen=True):
+    """When to join objects, and how large they become.
 
-_JOIN_SEGMENTS = 8
+    Attributes:
+        compact_after: A thread is compacted when so many entries were written since the last time.
+        full_bytes: An object of this size is not joined with others any more.
+        full_messages: The same, in messages.
+        join_segments: How many small segments lie beside each other before they are joined.
+    """
+
+    compact_after: int = 64
+    full_bytes: int = 2 * 1024 * 1024
+    full_messages: int = 2000
+    join_segments: int = 8
+
+    def is_due(self, state: State) -> bool:
+        """Whether enough was written since the last compaction."""
+        return not state.gone and state.number - state.compacted >= self.compact_after
+
+    def is_full(self, run: Run) -> bool:
+        """Whether a run's object is left as it is."""
+        return run.size >= self.full_bytes or run.stop - run.first >= self.full_messages
+
 
 Joining = Sequence[Run]
 """Neighbouring runs that are to become one object."""
 
 
-def is_due(state: State) -> bool:
-    """Whether enough was written since the last compaction."""
-    return not state.gone and state.number - state.compacted >= COMPACT_AFTER
-
-
-def plan(runs: Sequence[Run]) -> list[Joining]:
+def plan(runs: Sequence[Run], sizes: Sizes) -> list[Joining]:
     """Which runs to join: all small entries, and older small segments once there are several.
 
     The newest segment stays by itself, so that reading the newest messages never touches a large object. A message
     is thus written again a few times at most, however long the thread becomes.
     """
-    segments = [run.name for run in runs if isinstance(run.name, str) and not _is_full(run)]
-    joined: set[int | str] = set(segments[:-1] if len(segments) > _JOIN_SEGMENTS else ())
-    joined.update(run.name for run in runs if isinstance(run.name, int) and not _is_full(run))
-    return _groups(runs, joined)
+    segments = [run.name for run in runs if isinstance(run.name, str) and not sizes.is_full(run)]
+    joined: set[int | str] = set(segments[:-1] if len(segments) > sizes.join_segments else ())
+    joined.update(run.name for run in runs if isinstance(run.name, int) and not sizes.is_full(run))
+    return _groups(runs, joined, sizes)
 
 
-def _groups(runs: Sequence[Run], joined: set[int | str]) -> list[Joining]:
+def _groups(runs: Sequence[Run], joined: set[int | str], sizes: Sizes) -> list[Joining]:
     """Neighbours that go together: entries with entries, segments with segments, none larger than it should be."""
     groups: list[list[Run]] = [[]]
     for run in runs:
         group = groups[-1]
         if run.name not in joined:
             groups.append([])
-        elif group and (type(group[-1].name) is not type(run.name) or _is_full(_sum([*group, run]))):
+        elif group and (type(group[-1].name) is not type(run.name) or sizes.is_full(_sum([*group, run]))):
             groups.append([run])
         else:
             group.append(run)
     return [group for group in groups if len({run.name for run in group}) > 1]
-
-
-def _is_full(run: Run) -> bool:
-    return run.size >= FULL_BYTES or run.stop - run.first >= FULL_MESSAGES
 
 
 def _sum(runs: Sequence[Run]) -> Run:
@@ -101,11 +108,13 @@ class Compaction:
     Args:
         log: Where the thread is.
         place: The thread's.
+        sizes: How large objects become.
         now_ms: The time that decides whether it has expired.
     """
 
-    def __init__(self, log: Log, place: Place, now_ms: int) -> None:
+    def __init__(self, log: Log, place: Place, sizes: Sizes, now_ms: int) -> None:
         self._log = log
+        self._sizes = sizes
         self._storage = log.storage
         self._place = place
         self._now_ms = now_ms
@@ -121,7 +130,7 @@ class Compaction:
         if state is None:
             return
         try:
-            joined = [await self._join(state, joining) for joining in plan(state.runs)]
+            joined = [await self._join(state, joining) for joining in plan(state.runs, self._sizes)]
         except SupersededError:
             # Somebody else has compacted or deleted it meanwhile.
             await self._withdraw(state)

@@ -12,7 +12,7 @@ import msgspec
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._coalescing import KeyedCoalescer
 from everthread.engines._segments import documents
-from everthread.engines._segments.compaction import Compaction, erase_before, is_due
+from everthread.engines._segments.compaction import Compaction, Sizes, erase_before
 from everthread.engines._segments.cutting import drop_head, drop_tail
 from everthread.engines._segments.log import Draft, Fence, Log, StaleViewError, Step, SupersededError, View
 from everthread.engines._segments.names import Place, made_by, name_of, place_of
@@ -27,7 +27,7 @@ from everthread.errors import (
     LimitExceededError,
     ThreadNotFoundError,
 )
-from everthread.model import Appended, Document, Message, MessagePage, Thread, ThreadKey, Truncated
+from everthread.model import Appended, Document, Message, MessagePage, Thread, ThreadKey, Truncated, check_count
 
 CACHE_BYTES = 32 * 1024 * 1024
 
@@ -46,14 +46,23 @@ class SegmentEngine(BaseEngine):
     Args:
         storage: Where the objects are; opened and closed with this store.
         fence: The times that keep writers and cleaners apart; see `Fence`.
+        sizes: How large objects become; see `Sizes`.
         cache_bytes: How much of what was read (it never changes) is kept in memory.
     """
 
     def __init__(
-        self, storage: Storage, *, fence: Fence | None = None, cache_bytes: int = CACHE_BYTES, **options: Any
+        self,
+        storage: Storage,
+        *,
+        fence: Fence | None = None,
+        sizes: Sizes | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
+        check_count(cache_bytes, "cache_bytes")
         self._storage = storage
+        self._sizes = sizes or Sizes()
         self._threads = Log(storage, fence=fence or Fence(), cache_bytes=cache_bytes)
         self._appends: KeyedCoalescer[AppendRequest, Appended] = KeyedCoalescer(
             self._append_turns, key=lambda request: request.key
@@ -70,7 +79,7 @@ class SegmentEngine(BaseEngine):
 
         Happens by itself every 64 changes; readers and writers notice nothing of it.
         """
-        await self._call(Compaction(self._threads, place_of(key), self._now_ms()).run(erase=True))
+        await self._call(Compaction(self._threads, place_of(key), self._sizes, self._now_ms()).run(erase=True))
 
     async def _open(self) -> None:
         await self._storage.open()
@@ -305,14 +314,14 @@ class SegmentEngine(BaseEngine):
         state = view.state
         if state is not None and state.number == state.born and state.number and not state.gone:
             self._later(erase_before(self._threads, place, state.born))
-        elif state is not None and is_due(state) and place not in self._compacting:
+        elif state is not None and self._sizes.is_due(state) and place not in self._compacting:
             self._compacting.add(place)
             self._later(self._compacted(place))
         return view
 
     async def _compacted(self, place: Place) -> None:
         try:
-            await Compaction(self._threads, place, self._now_ms()).run()
+            await Compaction(self._threads, place, self._sizes, self._now_ms()).run()
         finally:
             self._compacting.discard(place)
 
