@@ -39,13 +39,18 @@ class PostgresServer(Server):
 
 
 @contextlib.contextmanager
-def postgres_server(*options: str) -> Iterator[PostgresServer]:
-    """A server with durable commits (``fsync`` on), for whom any user and password will do."""
+def postgres_server(*options: str, fsync: bool = False) -> Iterator[PostgresServer]:
+    """A server that lets any user in. Without ``fsync`` it outlives its own crash, not a loss of power."""
     with _readable_scratch_folder() as folder:
         data, port = folder / "data", free_port()
         setup = [_binary("initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "-N"]
         subprocess.run(_unprivileged([*setup, "--locale=C"]), check=True, stdout=subprocess.DEVNULL, cwd=folder)
-        fixed = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": ""}
+        fixed = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": "",
+            "fsync": "on" if fsync else "off",
+        }
         settings = [f"--{name}={value}" for name, value in fixed.items()]
         command = _unprivileged([_binary("postgres"), "-D", str(data), *settings, *options])
         server = PostgresServer(command, port, folder, accepts_sessions)
@@ -53,7 +58,7 @@ def postgres_server(*options: str) -> Iterator[PostgresServer]:
             server.start()
             yield server
         finally:
-            server.stop()
+            server.kill()
 
 
 def has_pgbouncer() -> bool:

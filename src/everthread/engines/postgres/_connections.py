@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
-Attempt = Callable[[str, Sequence[object]], Awaitable["list[Record]"]]
 Password = str | Callable[[], str] | Callable[[], Awaitable[str]]
 
 PATIENCE = 10.0
@@ -60,8 +59,8 @@ class Access(msgspec.Struct, frozen=True):
 class Connections:
     """Runs statements, again where that is safe.
 
-    One connection is kept for the appends, which go one batch at a time: taking it from the pool and
-    giving it back costs a fifth of an append. A borrowed pool is not kept waiting for it.
+    Idle connections of our own pool are kept aside while nobody waits for one: giving one back to the
+    pool and taking it out again costs as much as reading a few messages. A borrowed pool gets all back.
     """
 
     def __init__(self, access: Access, location: str, borrowed: Pool | None = None) -> None:
@@ -69,8 +68,9 @@ class Connections:
         self._location = location
         self._borrowed = borrowed
         self._pool: Pool | None = borrowed
-        self._appender: Connection | None = None
-        self._used_at = 0.0
+        self._idle: list[tuple[Connection, float]] = []
+        self._keeps_idle = borrowed is None
+        self._takers = 0
 
     @property
     def pool(self) -> Pool:
@@ -89,8 +89,11 @@ class Connections:
         else:
             optional["server_settings"] = {
                 "application_name": "everthread",
-                # Compiling small statements costs more than it gains.
+                # Compiling small statements costs more than it gains. A plan is kept for the life of a connection,
+                # so it must be one that is good when the tables have grown.
                 "jit": "off",
+                "plan_cache_mode": "force_generic_plan",
+                "enable_seqscan": "off",
                 "statement_timeout": str(int(access.timeout * 1000)),
                 # Sooner, so that a lock is known as the reason.
                 "lock_timeout": str(int(access.timeout * 1000) // 3),
@@ -108,18 +111,19 @@ class Connections:
 
     async def close(self) -> None:
         """Closes what was opened here; a borrowed pool stays open."""
-        await self._release_appender()
-        pool, self._pool = self._pool, None
-        if pool is None or self._borrowed is not None:
+        self._keeps_idle = False
+        if self._pool is None or self._borrowed is not None:
             return
+        while self._idle:
+            await self._pool.release(self._idle.pop()[0])
         try:
-            await asyncio.wait_for(pool.close(), self._access.connect_timeout)
+            await asyncio.wait_for(self._pool.close(), self._access.connect_timeout)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            pool.terminate()
+            self._pool.terminate()
 
     async def read(self, query: str, *args: object) -> list[Record]:
         """Runs a statement that changes nothing."""
-        return await self._patiently(self._fetch, query, args, writes=False)
+        return await self._patiently(query, args, writes=False)
 
     async def write(self, query: str, *args: object) -> list[Record]:
         """Runs a statement that changes something; repeats it only where it certainly did nothing.
@@ -127,24 +131,23 @@ class Connections:
         Raises:
             OutcomeUnknownError: It may have been carried out.
         """
-        return await self._patiently(self._fetch, query, args, repeatable=False)
+        return await self._patiently(query, args, repeatable=False)
 
     async def append(self, query: str, args: Sequence[object]) -> list[Record]:
-        """Runs a statement that changes something and may be repeated, on a connection kept for it.
+        """Runs a statement that changes something and may be repeated.
 
         Raises:
             OutcomeUnknownError: It may have been carried out.
         """
-        attempt = self._fetch if self._borrowed is not None else self._fetch_on_appender
-        return await self._patiently(attempt, query, args)
+        return await self._patiently(query, args)
 
     async def _patiently(
-        self, attempt: Attempt, query: str, args: Sequence[object], *, writes: bool = True, repeatable: bool = True
+        self, query: str, args: Sequence[object], *, writes: bool = True, repeatable: bool = True
     ) -> list[Record]:
         until = time.monotonic() + PATIENCE
         for delay in _DELAYS:
             try:
-                return await attempt(query, args)
+                return await self._fetch(query, args)
             except _UnsentError as unsent:
                 error, did_nothing = unsent.reason, True
             except Exception as failed:
@@ -155,36 +158,36 @@ class Connections:
         raise AssertionError("the delays are more than patience lasts")
 
     async def _fetch(self, query: str, args: Sequence[object]) -> list[Record]:
-        connection = await self._acquire()
+        connection = await self._take()
         try:
-            return await connection.fetch(query, *args, timeout=self._access.timeout + _GRACE)
-        finally:
-            await self.pool.release(connection)
-
-    async def _fetch_on_appender(self, query: str, args: Sequence[object]) -> list[Record]:
-        now = time.monotonic()
-        if self._appender is not None and now - self._used_at > IDLE:
-            self._appender.terminate()
-            await self._release_appender()
-        if self._appender is None:
-            self._appender = await self._acquire()
-        self._used_at = now
-        try:
-            return await self._appender.fetch(query, *args)
+            rows = await connection.fetch(query, *args, timeout=self._access.timeout + _GRACE)
         except BaseException:
-            await self._release_appender()
+            # The pool closes it if it broke, and waits where the server is still busy with a cancelled statement.
+            await self.pool.release(connection)
             raise
+        await self._give_back(connection)
+        return rows
 
-    async def _acquire(self) -> Connection:
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection, since = self._idle.pop()
+            if time.monotonic() - since < IDLE and not connection.is_closed():
+                return connection
+            connection.terminate()
+            await self.pool.release(connection)
+        self._takers += 1
         try:
             return await self.pool.acquire(timeout=self._access.connect_timeout)
         except Exception as error:
             raise _UnsentError(error) from None
+        finally:
+            self._takers -= 1
 
-    async def _release_appender(self) -> None:
-        connection, self._appender = self._appender, None
-        if connection is not None:
+    async def _give_back(self, connection: Connection) -> None:
+        if self._takers or not self._keeps_idle:
             await self.pool.release(connection)
+        else:
+            self._idle.append((connection, time.monotonic()))
 
 
 class _UnsentError(Exception):

@@ -12,7 +12,16 @@ import msgspec
 
 from everthread._extras import missing_extra
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
-from everthread.engines.postgres._batch import arguments, results, size_of, split
+from everthread.engines.postgres._batch import (
+    arguments,
+    arguments_of_one,
+    in_rounds,
+    is_usual,
+    message_ends,
+    results,
+    size_of,
+    split,
+)
 from everthread.engines.postgres._sql import check_name, queries
 from everthread.engines.postgres._text import pack, unpack
 from everthread.errors import (
@@ -186,13 +195,25 @@ class PostgresStore(Engine):
             what = f"A turn of {size:,} bytes for {part[0].key}: at most {MAX_TURN_BYTES:,} go into one append."
             return [LimitExceededError(what, size, MAX_TURN_BYTES)]
         try:
-            rows = await self._connections.append(self._queries["append"], self._arguments(part))
+            return await self._append_together(part)
         except Exception as error:
             if len(part) == 1 or not is_of_one(error):
                 raise
             # What one thread is refused (somebody holds its row's lock, say) must not fail the others.
             return [done for request in part for done in await self._append_alone(request)]
-        return results(part, rows)
+
+    async def _append_together(self, part: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
+        if self._text_of is None and is_usual(part):
+            one = await self._connections.append(self._queries["append_one"], arguments_of_one(part[0], self._now_ms()))
+            return results(part, [one[0][0]])
+        turns, ends = in_rounds(part)
+        args = arguments(turns, self._now_ms(), self._text_of, self._language)
+        if len(ends) == 1:
+            return results(turns, await self._connections.append(self._queries["append"], args))
+        args = [ends, message_ends(turns, ends), *args]
+        done = results(turns, await self._connections.append(self._queries["append_rounds"], args))
+        of_turn = {id(turn): result for turn, result in zip(turns, done, strict=True)}
+        return [of_turn[id(request)] for request in part]
 
     async def _append_alone(self, request: AppendRequest) -> Sequence[Appended | EverthreadError]:
         try:
@@ -202,9 +223,6 @@ class PostgresStore(Engine):
             if typed is None:
                 raise
             return [typed]
-
-    def _arguments(self, part: Sequence[AppendRequest]) -> list[Any]:
-        return arguments(part, self._now_ms(), self._text_of, self._language)
 
     async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage:
         stop, limit = (MAX_SEQ + 1 if stop is None else stop), (MAX_SEQ if limit is None else limit)

@@ -2,9 +2,19 @@
 -- The time in milliseconds is null where the server's clock is to be used. The columns of a thread always have one order.
 
 -- name: append
--- Writes a batch of turns.
-SELECT turn, outcome, first_seq, next_seq
-FROM @append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25);
+-- Writes a batch of turns of different threads.
+SELECT turn, outcome, first_seq, next_seq FROM @append(
+    $1, 0, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25);
+
+-- name: append_one
+-- Writes one turn without links to other turns.
+SELECT @append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+
+-- name: append_rounds
+-- Writes a batch of turns of which several are of one thread.
+SELECT turn, outcome, first_seq, next_seq FROM @append_rounds(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
+    $26, $27);
 
 -- name: read
 -- The oldest messages in a range of positions; one row without a message if a thread has none there.

@@ -11,7 +11,9 @@ GRANT SELECT ON @migrations TO :role;
 GRANT SELECT, INSERT, UPDATE, DELETE ON @messages, @appends, @documents, @erased TO :role;
 -- Not on id: whoever could choose it could reach what an expired thread of another tenant left behind.
 GRANT SELECT, DELETE ON @threads TO :role;
-GRANT INSERT (tenant, thread_id, created_ms, updated_ms) ON @threads TO :role;
+GRANT INSERT (
+    tenant, thread_id, next_seq, count, size, appends, created_ms, updated_ms, expires_ms, title
+) ON @threads TO :role;
 GRANT UPDATE (
     head_seq, next_seq, count, size, appends, updated_ms, expires_ms, revision, title, metadata, open_ids, open_at
 ) ON @threads TO :role;

@@ -156,98 +156,197 @@ BEGIN
     END IF;
 END $$;
 
--- Appends a batch of turns. Arrays run over turns (p_tenants … p_titles), over all their messages (p_owners …
--- p_texts; p_owners says which turn each belongs to), over results of earlier calls, and over calls left open.
--- Turns of one thread come in ascending rounds: a round holds each thread once.
+-- What follows the writing of one turn: its links to earlier turns, trimming, forgetting old append ids.
+CREATE FUNCTION @settle(
+    p_thread bigint, p_turn int, p_first bigint, p_number bigint, p_most bigint,
+    p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_turn = ANY (p_early_owners) OR p_turn = ANY (p_open_owners) THEN
+        PERFORM @link(p_thread, p_first,
+            ARRAY(SELECT id FROM unnest(p_early_owners, p_early_ids) AS e (owner, id) WHERE owner = p_turn),
+            ARRAY(SELECT at FROM unnest(p_early_owners, p_early_at) AS e (owner, at) WHERE owner = p_turn),
+            ARRAY(SELECT id FROM unnest(p_open_owners, p_open_ids) AS o (owner, id) WHERE owner = p_turn),
+            ARRAY(SELECT at FROM unnest(p_open_owners, p_open_at) AS o (owner, at) WHERE owner = p_turn));
+    END IF;
+    IF p_most IS NOT NULL THEN
+        PERFORM @trim(p_thread, p_most);
+    END IF;
+    IF p_number % 100 = 0 THEN
+        DELETE FROM @appends WHERE thread = p_thread AND number <= p_number - 1000;
+    END IF;
+END $$;
+
+-- Appends turns of different threads. Arrays run over the turns (p_tenants … p_titles), over all their messages
+-- (p_owners … p_texts; p_owners says which turn each belongs to), over results of earlier calls, and over calls left
+-- open; those that hold nothing are null. p_format is the format of messages whose own is null. p_before is subtracted
+-- from all owners.
 -- Gives for each turn: 0 written, 1 written before, 2 not the expected position; and its first and next position.
 CREATE FUNCTION @append(
-    p_now bigint, p_tenants text[], p_threads text[], p_appends text[], p_rounds int[], p_counts int[], p_sizes bigint[],
+    p_now bigint, p_before int,
+    p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
     p_expected bigint[], p_most bigint[], p_expire bigint[], p_titles text[],
-    p_owners int[], p_at int[], p_payloads bytea[], p_formats text[], p_created bigint[], p_ties int[],
+    p_owners int[], p_at int[], p_payloads bytea[], p_format text, p_formats text[], p_created bigint[], p_ties int[],
     p_texts text[], p_language regconfig,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
 ) RETURNS TABLE (turn int, outcome int, first_seq bigint, next_seq bigint)
 -- A cached plan is not made anew when tables grow: it must be one that is good then.
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_new bigint[] := @claim(p_tenants, p_threads, @now(p_now));
-    v_now bigint := @now(p_now);
-    v_round int := 1;
-    v_outcome int[];   -- null for turns of other rounds
-    v_write bigint[];  -- the thread's id for turns that are written, else null
-    v_first bigint[];
-    v_next bigint[];
-    v_number bigint[];
-    v_settle int[];
-    v_left boolean;
-    i int;
+    v_turns int := cardinality(p_tenants);
+    v_threads bigint[] := array_fill(NULL::bigint, ARRAY[v_turns]);  -- null for turns that are not written
+    v_first bigint[] := v_threads;
+    v_number bigint[] := v_threads;
+    v_times bigint[] := v_threads;
+    v_settle int[] := '{}';
+    v_new bigint[];
+    v_row record;
+    v_written int := 0;
+    v_turn int;
 BEGIN
+    v_new := @claim(p_tenants, p_threads, @now(p_now));
+    FOR v_row IN
+        UPDATE @threads t SET
+            next_seq = t.next_seq + r.count, count = t.count + r.count, size = t.size + r.size,
+            appends = t.appends + 1, updated_ms = @now(p_now), expires_ms = @now(p_now) + r.expire,
+            title = coalesce(t.title, r.title)
+        FROM unnest(p_tenants, p_threads, p_appends, p_counts, p_sizes, p_expected, p_expire, p_titles)
+            WITH ORDINALITY AS r (tenant, thread_id, append_id, count, size, expected, expire, title, n)
+        WHERE t.tenant = r.tenant AND t.thread_id = r.thread_id
+            AND (r.expected IS NULL OR r.expected = t.next_seq)
+            -- Not NOT EXISTS, which may become a join that goes through all ids of the thread.
+            AND (SELECT a.number FROM @appends a WHERE a.thread = t.id AND a.append_id = r.append_id) IS NULL
+        RETURNING r.n::int, t.id, t.next_seq - r.count AS first, t.appends, t.count, t.updated_ms
     LOOP
-        SELECT
-            array_agg(q.outcome ORDER BY q.n), array_agg(CASE WHEN q.outcome = 0 THEN q.id END ORDER BY q.n),
-            array_agg(q.first_seq ORDER BY q.n), array_agg(q.next_seq ORDER BY q.n), array_agg(q.number ORDER BY q.n),
-            array_agg(q.n ORDER BY q.n) FILTER (WHERE q.outcome = 0 AND (
-                q.kept > q.most OR q.n = ANY (p_early_owners) OR q.n = ANY (p_open_owners) OR q.number % 100 = 0)),
-            coalesce(bool_or(q.round > v_round), false)
-        INTO v_outcome, v_write, v_first, v_next, v_number, v_settle, v_left
-        FROM (
-            SELECT
-                r.n::int, t.id, r.most, r.round, t.count + r.count AS kept, t.appends + 1 AS number,
-                CASE WHEN r.round <> v_round THEN NULL WHEN a.thread IS NOT NULL THEN 1
-                     WHEN r.expected <> t.next_seq THEN 2 ELSE 0 END AS outcome,
-                coalesce(a.first_seq, t.next_seq) AS first_seq,
-                coalesce(a.next_seq, CASE WHEN r.expected <> t.next_seq THEN t.next_seq ELSE t.next_seq + r.count END)
-                    AS next_seq
-            FROM unnest(p_tenants, p_threads, p_appends, p_rounds, p_counts, p_expected, p_most) WITH ORDINALITY
-                AS r (tenant, thread_id, append_id, round, count, expected, most, n)
-            JOIN @threads t ON t.tenant = r.tenant AND t.thread_id = r.thread_id
-            LEFT JOIN @appends a ON a.thread = t.id AND a.append_id = r.append_id
-        ) AS q;
+        v_written := v_written + 1;
+        v_threads[v_row.n] := v_row.id;
+        v_first[v_row.n] := v_row.first;
+        v_number[v_row.n] := v_row.appends;
+        v_times[v_row.n] := v_row.updated_ms;
+        IF v_row.count > p_most[v_row.n] OR v_row.appends % 100 = 0
+            OR v_row.n + p_before = ANY (p_early_owners) OR v_row.n + p_before = ANY (p_open_owners) THEN
+            v_settle := v_settle || v_row.n;
+        END IF;
+    END LOOP;
 
+    IF v_written > 0 THEN
+        INSERT INTO @appends (thread, append_id, number, first_seq, next_seq)
+        SELECT v_threads[r.n], r.append_id, v_number[r.n], v_first[r.n], v_first[r.n] + r.count
+        FROM unnest(p_appends, p_counts) WITH ORDINALITY AS r (append_id, count, n) WHERE v_threads[r.n] IS NOT NULL;
         INSERT INTO @messages (thread, seq, turn, format, payload, created_ms, tied_to, search)
         SELECT
-            v_write[m.owner], v_first[m.owner] + m.at, v_first[m.owner], m.format, convert_from(m.payload, 'UTF8'),
-            coalesce(m.created, v_now), v_first[m.owner] + m.tie,
-            to_tsvector(p_language, m.text) || array_to_tsvector(ARRAY[@mark(p_tenants[m.owner])])
-        FROM unnest(p_owners, p_at, p_payloads, p_formats, p_created, p_ties, p_texts)
-            AS m (owner, at, payload, format, created, tie, text)
-        WHERE v_write[m.owner] IS NOT NULL;
-
-        INSERT INTO @appends (thread, append_id, number, first_seq, next_seq)
-        SELECT v_write[r.n], r.append_id, v_number[r.n], v_first[r.n], v_next[r.n]
-        FROM unnest(p_appends) WITH ORDINALITY AS r (append_id, n) WHERE v_write[r.n] IS NOT NULL;
-
-        UPDATE @threads t SET
-            next_seq = v_next[r.n], count = t.count + r.count, size = t.size + r.size, appends = v_number[r.n],
-            updated_ms = v_now, expires_ms = v_now + r.expire, title = coalesce(t.title, r.title)
-        FROM unnest(p_counts, p_sizes, p_expire, p_titles) WITH ORDINALITY AS r (count, size, expire, title, n)
-        WHERE t.id = v_write[r.n];
-
-        FOREACH i IN ARRAY coalesce(v_settle, '{}') LOOP
-            IF i = ANY (p_early_owners) OR i = ANY (p_open_owners) THEN
-                PERFORM @link(v_write[i], v_first[i],
-                    ARRAY(SELECT id FROM unnest(p_early_owners, p_early_ids) AS e (owner, id) WHERE owner = i),
-                    ARRAY(SELECT at FROM unnest(p_early_owners, p_early_at) AS e (owner, at) WHERE owner = i),
-                    ARRAY(SELECT id FROM unnest(p_open_owners, p_open_ids) AS o (owner, id) WHERE owner = i),
-                    ARRAY(SELECT at FROM unnest(p_open_owners, p_open_at) AS o (owner, at) WHERE owner = i));
-            END IF;
-            IF p_most[i] IS NOT NULL THEN
-                PERFORM @trim(v_write[i], p_most[i]);
-            END IF;
-            IF v_number[i] % 100 = 0 THEN
-                DELETE FROM @appends a WHERE a.thread = v_write[i] AND a.number <= v_number[i] - 1000;
-            END IF;
+            v_threads[m.turn], v_first[m.turn] + m.at, v_first[m.turn], coalesce(m.format, p_format),
+            convert_from(m.payload, 'UTF8'), coalesce(m.created, v_times[m.turn]), v_first[m.turn] + m.tie,
+            CASE WHEN m.text IS NOT NULL THEN to_tsvector(p_language, m.text)
+                || array_to_tsvector(ARRAY[@mark(p_tenants[m.turn])]) END
+        FROM (
+            SELECT owner - p_before AS turn, at, payload, format, created, tie, text
+            FROM unnest(p_owners, p_at, p_payloads, p_formats, p_created, p_ties, p_texts)
+                AS u (owner, at, payload, format, created, tie, text)
+        ) AS m
+        WHERE v_threads[m.turn] IS NOT NULL;
+        FOREACH v_turn IN ARRAY v_settle LOOP
+            PERFORM @settle(v_threads[v_turn], v_turn + p_before, v_first[v_turn], v_number[v_turn], p_most[v_turn],
+                p_early_owners, p_early_ids, p_early_at, p_open_owners, p_open_ids, p_open_at);
         END LOOP;
+    END IF;
 
-        RETURN QUERY SELECT r.n::int, r.o, r.f, r.x FROM unnest(v_outcome, v_first, v_next) WITH ORDINALITY
-            AS r (o, f, x, n) WHERE r.o IS NOT NULL;
-        EXIT WHEN NOT v_left;
-        v_round := v_round + 1;
-    END LOOP;
-    IF v_new IS NOT NULL THEN
+    RETURN QUERY
+        SELECT r.n::int, 0, r.first, r.first + r.count FROM unnest(v_threads, v_first, p_counts) WITH ORDINALITY
+            AS r (thread, first, count, n) WHERE r.thread IS NOT NULL;
+    IF v_written < v_turns THEN
+        RETURN QUERY
+            SELECT r.n::int, CASE WHEN a.thread IS NULL THEN 2 ELSE 1 END, coalesce(a.first_seq, t.next_seq),
+                coalesce(a.next_seq, t.next_seq)
+            FROM unnest(v_threads, p_tenants, p_threads, p_appends) WITH ORDINALITY
+                AS r (written, tenant, thread_id, append_id, n)
+            JOIN @threads t ON t.tenant = r.tenant AND t.thread_id = r.thread_id
+            LEFT JOIN @appends a ON a.thread = t.id AND a.append_id = r.append_id
+            WHERE r.written IS NULL;
         -- Rows that were made for turns of which none was written.
         DELETE FROM @threads t WHERE t.id = ANY (v_new) AND t.appends = 0;
     END IF;
+END $$;
+
+-- Appends one turn that holds no results of earlier calls and leaves no calls open: the usual case, with the least work.
+-- Gives what append gives for one turn, as an array.
+CREATE FUNCTION @append_one(
+    p_now bigint, p_tenant text, p_thread text, p_append text, p_size bigint, p_expected bigint, p_most bigint,
+    p_expire bigint, p_title text, p_payloads bytea[], p_format text, p_ties int[]
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_count int := cardinality(p_payloads);
+    v_row record;
+    v_first bigint;
+BEGIN
+    UPDATE @threads t SET
+        next_seq = next_seq + v_count, count = count + v_count, size = size + p_size, appends = appends + 1,
+        updated_ms = @now(p_now), expires_ms = @now(p_now) + p_expire, title = coalesce(title, p_title)
+    WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
+        AND (p_expected IS NULL OR p_expected = next_seq)
+        AND (SELECT a.number FROM @appends a WHERE a.thread = t.id AND a.append_id = p_append) IS NULL
+    RETURNING id, next_seq, appends, count, updated_ms INTO v_row;
+    IF NOT FOUND AND coalesce(p_expected, 0) = 0 THEN
+        INSERT INTO @threads AS t (
+            tenant, thread_id, next_seq, count, size, appends, created_ms, updated_ms, expires_ms, title)
+        VALUES (p_tenant, p_thread, v_count, v_count, p_size, 1, @now(p_now), @now(p_now), @now(p_now) + p_expire, p_title)
+        ON CONFLICT (tenant, thread_id) DO NOTHING
+        RETURNING id, next_seq, appends, count, updated_ms INTO v_row;
+    END IF;
+    IF NOT FOUND THEN
+        -- It has expired, or this append was written before or does not have the expected position.
+        RETURN (SELECT ARRAY[1, outcome, first_seq, next_seq] FROM @append(
+            p_now, 0, ARRAY[p_tenant], ARRAY[p_thread], ARRAY[p_append], ARRAY[v_count], ARRAY[p_size],
+            ARRAY[p_expected], ARRAY[p_most], ARRAY[p_expire], ARRAY[p_title], array_fill(1, ARRAY[v_count]),
+            ARRAY(SELECT generate_series(0, v_count - 1)), p_payloads, p_format, NULL, NULL, p_ties, NULL, NULL,
+            NULL, NULL, NULL, NULL, NULL, NULL));
+    END IF;
+    v_first := v_row.next_seq - v_count;
+    INSERT INTO @appends (thread, append_id, number, first_seq, next_seq)
+    VALUES (v_row.id, p_append, v_row.appends, v_first, v_row.next_seq)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- Another session wrote it while this one waited for the row. Sent again, it is seen.
+        RAISE 'the same append is written by another session' USING ERRCODE = 'serialization_failure';
+    END IF;
+    INSERT INTO @messages (thread, seq, turn, format, payload, created_ms, tied_to)
+    SELECT v_row.id, v_first + m.n - 1, v_first, p_format, convert_from(m.payload, 'UTF8'), v_row.updated_ms, v_first + m.tie
+    FROM unnest(p_payloads, p_ties) WITH ORDINALITY AS m (payload, tie, n);
+    IF v_row.count > p_most OR v_row.appends % 100 = 0 THEN
+        PERFORM @settle(v_row.id, 1, v_first, v_row.appends, p_most, NULL, NULL, NULL, NULL, NULL, NULL);
+    END IF;
+    RETURN ARRAY[1, 0, v_first, v_row.next_seq];
+END $$;
+
+-- Appends turns of which several are of one thread. They come sorted by rounds that hold each thread once; p_ends and
+-- p_message_ends say where the turns and the messages of each round end. The other arguments are those of append.
+CREATE FUNCTION @append_rounds(
+    p_ends int[], p_message_ends int[], p_now bigint,
+    p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
+    p_expected bigint[], p_most bigint[], p_expire bigint[], p_titles text[],
+    p_owners int[], p_at int[], p_payloads bytea[], p_format text, p_formats text[], p_created bigint[], p_ties int[],
+    p_texts text[], p_language regconfig,
+    p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
+) RETURNS TABLE (turn int, outcome int, first_seq bigint, next_seq bigint)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    i int := 1;  -- the round's first and last turn
+    j int;
+    k int := 1;  -- and message
+    l int;
+BEGIN
+    FOR v_round IN 1 .. cardinality(p_ends) LOOP
+        j := p_ends[v_round];
+        l := p_message_ends[v_round];
+        RETURN QUERY SELECT a.turn + i - 1, a.outcome, a.first_seq, a.next_seq FROM @append(
+            p_now, i - 1,
+            p_tenants[i:j], p_threads[i:j], p_appends[i:j], p_counts[i:j], p_sizes[i:j],
+            p_expected[i:j], p_most[i:j], p_expire[i:j], p_titles[i:j],
+            p_owners[k:l], p_at[k:l], p_payloads[k:l], p_format, p_formats[k:l], p_created[k:l], p_ties[k:l],
+            p_texts[k:l], p_language,
+            p_early_owners, p_early_ids, p_early_at, p_open_owners, p_open_ids, p_open_at) a;
+        i := j + 1;
+        k := l + 1;
+    END LOOP;
 END $$;
