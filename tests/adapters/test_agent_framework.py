@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import agent_framework
 import pytest
-from agent_framework import AgentSession, Content, Message
+from agent_framework import AgentSession, Content, HistoryProvider, Message, SessionContext
 
 from everthread import (
     Retention,
@@ -385,3 +386,39 @@ async def test_a_run_that_is_cancelled_while_the_model_answers_leaves_nothing() 
         await running
     assert await provider.get_messages("trip") == []
     assert (await provider.list_sessions()).items == ()
+
+
+class ByTheBase(HistoryProvider):
+    """A provider that leaves everything to the framework."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        super().__init__("everthread")
+        self.messages = messages
+
+    async def get_messages(self, session_id: str | None, **others: Any) -> list[Message]:
+        return self.messages
+
+    async def save_messages(self, session_id: str | None, messages: Sequence[Message], **others: Any) -> None:
+        raise AssertionError("Nothing is saved here.")
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_what_is_handed_over_is_what_the_base_class_hands_over(store, marked: bool) -> None:
+    provider = EverthreadHistoryProvider(store)
+    properties = {"_attribution": {"source_id": "notes", "extra": 1}, "x": 2} if marked else {"x": 2}
+    call = Content.from_function_call("c1", "weather", arguments="{}")
+    kept = [
+        Message("user", ["hello"], additional_properties=properties),
+        Message("assistant", [call]),
+        Message("tool", [Content.from_function_result("c1", result="Sunny.")]),
+        Message("assistant", ["Sunny."], message_id="m1", author_name="Tim"),
+    ]
+    await provider.save_messages("trip", kept)
+    handed: list[list[dict[str, Any]]] = []
+    for one in (provider, ByTheBase(await provider.get_messages("trip"))):
+        context = SessionContext(session_id="trip", input_messages=[Message("user", ["next"])])
+        session = AgentSession(session_id="trip")
+        await one.before_run(agent=agent_with(ScriptedClient()), session=session, context=context, state={})
+        found = [message.to_dict() for message in context.context_messages["everthread"]]
+        handed.append(json.loads(json.dumps(found).replace("EverthreadHistoryProvider", "ByTheBase")))
+    assert handed[0] == handed[1]

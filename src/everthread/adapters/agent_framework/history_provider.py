@@ -28,6 +28,18 @@ try:
 except ImportError as error:
     raise missing_extra("agent-framework", error) from error
 
+try:
+    # What the base's before_run applies: it knows approvals of calls that a service carries out, too.
+    from agent_framework._sessions import (
+        _filter_approval_control_messages as without_settled_approvals,  # pyright: ignore[reportPrivateUsage]
+    )
+except ImportError:
+
+    def without_settled_approvals(messages: Sequence[Message]) -> list[Message]:
+        """Early releases of 1.x hand approvals over as they are; `valid_history` does what is needed."""
+        return list(messages)
+
+
 if TYPE_CHECKING:
     from agent_framework import AgentSession, SupportsAgentRun
 
@@ -47,7 +59,6 @@ class _Run:
     append_id: str = field(default_factory=lambda: uuid4().hex)
 
 
-_loading: ContextVar[tuple[EverthreadHistoryProvider, SessionContext] | None] = ContextVar("loading", default=None)
 _saving: ContextVar[tuple[EverthreadHistoryProvider, _Run] | None] = ContextVar("saving", default=None)
 
 
@@ -137,9 +148,6 @@ class EverthreadHistoryProvider(HistoryProvider):
             InvalidIdentifierError: The session has no id.
             CorruptRecordError: A record is not a message; names its position.
         """
-        loading = _loading.get()
-        if loading is not None and loading[0] is self:
-            return await self._load(session_id, loading[1])
         key = self._keys.key(session_id)
         return [from_stored(stored, key) for stored in await self._store.read(key)]
 
@@ -186,14 +194,15 @@ class EverthreadHistoryProvider(HistoryProvider):
         self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
     ) -> None:
         """Adds the history to a run's context: one read."""
-        token = _loading.set((self, context))
-        try:
-            await super().before_run(agent=agent, session=session, context=context, state=state)
-        finally:
-            _loading.reset(token)
-        handed = context.context_messages.get(self.source_id)
-        if handed:
-            context.context_messages[self.source_id] = valid_history(handed, context.input_messages)
+        # In place of the base's own, which copies each message first: at 200 messages that costs as much as reading.
+        history = valid_history(without_settled_approvals(await self._load(context)), context.input_messages)
+        if any("_attribution" in message.additional_properties for message in history):
+            context.extend_messages(self, history)
+            return
+        for message in history:
+            attribution = {"source_id": self.source_id, "source_type": type(self).__name__}
+            message.additional_properties["_attribution"] = attribution
+        context.context_messages.setdefault(self.source_id, []).extend(history)
 
     async def after_run(
         self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
@@ -257,8 +266,9 @@ class EverthreadHistoryProvider(HistoryProvider):
 
     # Loading and saving
 
-    async def _load(self, session_id: str | None, context: SessionContext) -> list[Message]:
-        key = self._keys.key(session_id)
+    async def _load(self, context: SessionContext) -> list[Message]:
+        """The history that precedes a run's input."""
+        key = self._keys.key(context.session_id)
         page = await self._read(key, self.window)
         history = [from_stored(stored, key) for stored in page]
         replay = find_replay(context.input_messages, history, complete=_is_complete(page))

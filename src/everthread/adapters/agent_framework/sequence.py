@@ -17,7 +17,7 @@ same time. They stay in the store; what is handed to the model follows this poli
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent_framework import Content, Message
@@ -33,18 +33,25 @@ class _Place(NamedTuple):
     call_id: str
 
 
+_NOWHERE = _Place(-1, -1, "")
+
+
 def valid_history(history: Sequence[Message], inputs: Sequence[Message]) -> list[Message]:
     """The history as a model service accepts it before these inputs; nothing is changed in place."""
-    pairs, orphans, unanswered = _pair_up(history)
-    answered_now = {place.call_id for place, content in _linked(inputs) if content.type == "function_result"}
-    approved = {place.call_id for place in _approvals(inputs)}
-    pending = {place.call_id for place in _approvals(history)} if approved else set[str]()
+    linked, approvals = _scan(history)
+    if not linked and not approvals:
+        return list(history)
+    answers, approved_now = _scan(inputs)
+    pairs, orphans, unanswered = _pair_up(linked)
+    answered = {place.call_id for place, is_call in answers if not is_call}
+    approved = {place.call_id for place in approved_now}
+    pending = {place.call_id for place in approvals} if approved else set[str]()
     # All calls of a message wait together: the framework holds back the others until all are answered.
-    waiting = {place.at for place in unanswered if place.call_id in answered_now | approved | pending}
-    last = {place.at for place in unanswered if place.call_id in answered_now and _is_passed(history, place.at)}
+    waiting = {place.at for place in unanswered if place.call_id in answered | approved | pending}
+    last = {place.at for place in unanswered if place.call_id in answered and _is_passed(history, place.at)}
     dropped = {place for place in (*orphans, *unanswered) if place.at not in waiting}
-    settled = {call.call_id for call, _ in pairs} - {place.call_id for place in unanswered}
-    dropped.update(place for place in _approvals(history) if not approved or place.call_id in settled)
+    settled = {result.call_id: result for _, result in pairs}
+    dropped.update(place for place in approvals if not approved or place < settled.get(place.call_id, _NOWHERE))
     moved: dict[int, list[_Place]] = {}
     for call, result in pairs:
         if call.at in last or _is_passed(history[: result.at + 1], call.at):
@@ -58,45 +65,50 @@ def _is_passed(history: Sequence[Message], at: int) -> bool:
     return any(message.role != "tool" for message in history[at + 1 :])
 
 
-def _pair_up(history: Sequence[Message]) -> tuple[list[tuple[_Place, _Place]], list[_Place], list[_Place]]:
+def _scan(messages: Sequence[Message]) -> tuple[list[tuple[_Place, bool]], list[_Place]]:
+    """Calls and results in order, each with whether it is a call; and approvals asked for, granted or refused."""
+    linked: list[tuple[_Place, bool]] = []
+    approvals: list[_Place] = []
+    for at, message in enumerate(messages):
+        for part, content in enumerate(message.contents):
+            kind = content.type
+            if kind == "text":
+                continue
+            if kind == "function_result":
+                if content.call_id is not None:
+                    linked.append((_Place(at, part, content.call_id), False))
+            elif kind == "function_call":
+                if content.call_id is not None and _is_ours(content):
+                    linked.append((_Place(at, part, content.call_id), True))
+            elif kind in _APPROVALS and content.function_call is not None:
+                approvals.append(_Place(at, part, content.function_call.call_id or ""))
+    return linked, approvals
+
+
+def _is_ours(content: Content) -> bool:
+    """Whether the caller of the model has to answer this call."""
+    return not getattr(content, "informational_only", False) and not getattr(content, "hosted", False)
+
+
+def _pair_up(
+    linked: Sequence[tuple[_Place, bool]],
+) -> tuple[list[tuple[_Place, _Place]], list[_Place], list[_Place]]:
     """Pairs of call and result, results without a call, calls without a result."""
     open_calls: dict[str, _Place] = {}
     pairs: list[tuple[_Place, _Place]] = []
     orphans: list[_Place] = []
     unanswered: list[_Place] = []
-    for place, content in _linked(history):
-        if content.type == "function_result":
-            call = open_calls.pop(place.call_id, None)
-            if call is None:
-                orphans.append(place)
-            else:
-                pairs.append((call, place))
-        else:
-            if place.call_id in open_calls:
-                unanswered.append(open_calls[place.call_id])
+    for place, is_call in linked:
+        earlier = open_calls.pop(place.call_id, None)
+        if is_call:
             open_calls[place.call_id] = place
+            if earlier is not None:
+                unanswered.append(earlier)
+        elif earlier is None:
+            orphans.append(place)
+        else:
+            pairs.append((earlier, place))
     return pairs, orphans, [*unanswered, *open_calls.values()]
-
-
-def _linked(history: Sequence[Message]) -> Iterator[tuple[_Place, Content]]:
-    for at, message in enumerate(history):
-        for part, content in enumerate(message.contents):
-            if content.call_id is not None and (content.type == "function_result" or _is_call(content)):
-                yield _Place(at, part, content.call_id), content
-
-
-def _is_call(content: Content) -> bool:
-    if content.type != "function_call":
-        return False
-    return not getattr(content, "informational_only", False) and not getattr(content, "hosted", False)
-
-
-def _approvals(messages: Iterable[Message]) -> Iterator[_Place]:
-    """What asks for an approval of a call, grants or refuses it."""
-    for at, message in enumerate(messages):
-        for part, content in enumerate(message.contents):
-            if content.type in _APPROVALS and content.function_call is not None:
-                yield _Place(at, part, content.function_call.call_id or "")
 
 
 def _rebuilt(
