@@ -21,7 +21,8 @@ def groups() -> Iterator[Sequence[Group]]:
                 f"SQLite, synchronous={how.upper()}",
                 {
                     "sqlite3, in this thread": partial(bare, Path(folder, f"bare-{how}.db"), how),
-                    "everthread": partial(ours, Path(folder, f"ours-{how}.db"), how),
+                    "everthread, from encoded messages": partial(ours, Path(folder, f"given-{how}.db"), how, Given),
+                    "everthread, from dictionaries": partial(ours, Path(folder, f"ours-{how}.db"), how, Ours),
                 },
             )
             for how in ("full", "normal")
@@ -63,6 +64,13 @@ class Ours:
         return (await self._store.read_last(ThreadKey(thread), count)).messages
 
 
+class Given(Ours):
+    """Messages that were encoded and checked beforehand, as the bare driver's are."""
+
+    async def append(self, thread: str, turn: Turn) -> object:
+        return await self._store.append(ThreadKey(thread), turn.messages)
+
+
 @contextlib.asynccontextmanager
 async def bare(path: Path, synchronous: str) -> AsyncIterator[Bare]:
     with contextlib.closing(Bare(path, synchronous)) as contender:
@@ -70,6 +78,6 @@ async def bare(path: Path, synchronous: str) -> AsyncIterator[Bare]:
 
 
 @contextlib.asynccontextmanager
-async def ours(path: Path, synchronous: str) -> AsyncIterator[Ours]:
+async def ours(path: Path, synchronous: str, kind: type[Ours]) -> AsyncIterator[Ours]:
     async with open_store(f"sqlite:///{path}", synchronous=synchronous) as store:
-        yield Ours(store)
+        yield kind(store)

@@ -18,22 +18,31 @@ from typing import Protocol
 
 import msgspec
 
+from everthread import NewMessage, new_message
+
 Value = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Messages that are appended together: as a framework's dictionaries, and encoded beforehand for bare drivers."""
+    """Messages that are appended together.
+
+    Attributes:
+        values: As a framework's dictionaries.
+        payloads: Encoded beforehand, for bare drivers.
+        messages: Encoded and checked beforehand, as everthread takes them.
+    """
 
     values: tuple[Value, ...]
     payloads: tuple[bytes, ...]
+    messages: tuple[NewMessage, ...]
 
 
 class Contender(Protocol):
     """An open store of some kind, however it is made. Threads are named by any text."""
 
     async def append(self, thread: str, turn: Turn) -> object:
-        """Appends; durable to its own standard when it returns. Makers of ours start from ``values``."""
+        """Appends; durable to its own standard when it returns."""
         ...
 
     async def read_last(self, thread: str, count: int) -> Sequence[object]:
@@ -94,7 +103,7 @@ def turn(number: int) -> Turn:
         _message("tool", {"type": "function_result", "call_id": call_id, "result": _text(2000, number)}),
         _message("assistant", {"type": "text", "text": _text(800, number)}),
     )
-    return Turn(values, tuple(map(msgspec.json.encode, values)))
+    return Turn(values, tuple(map(msgspec.json.encode, values)), tuple(map(new_message, values)))
 
 
 def _message(role: str, content: Value) -> Value:
@@ -116,9 +125,9 @@ async def measure(group: Group, scale: Scale) -> dict[str, Result]:
             await _fill(contender, "warm", 200)
         long = scale.long_thread
         numbers = itertools.count()
-        await _in_turns(opened, results, scale, "append at 0", lambda c, n: c.append(f"new {n}", turn(n)))
-        await _in_turns(opened, results, scale, f"append at {long:,}", lambda c, n: c.append("long", turn(n)))
-        await _in_turns(opened, results, scale, "last 20", lambda c, _: c.read_last("long", 20))
+        await _in_turns(opened, results, scale, "append at 0", lambda c, n, t: c.append(f"new {n}", t))
+        await _in_turns(opened, results, scale, f"append at {long:,}", lambda c, _, t: c.append("long", t))
+        await _in_turns(opened, results, scale, "last 20", lambda c, *_: c.read_last("long", 20))
         await _in_turns(opened, results, scale, "whole turn", _whole_turn)
         for _ in range(scale.rounds):
             for name, contender in opened.items():
@@ -127,10 +136,10 @@ async def measure(group: Group, scale: Scale) -> dict[str, Result]:
     return results
 
 
-async def _whole_turn(contender: Contender, number: int) -> None:
+async def _whole_turn(contender: Contender, _: int, new: Turn) -> None:
     """What an agent's run costs: load at most 200 messages, append a turn."""
     await contender.read_last("warm", 200)
-    await contender.append("warm", turn(number))
+    await contender.append("warm", new)
 
 
 async def _in_turns(
@@ -138,15 +147,16 @@ async def _in_turns(
     results: dict[str, Result],
     scale: Scale,
     column: str,
-    action: Callable[[Contender, int], Awaitable[object]],
+    action: Callable[[Contender, int, Turn], Awaitable[object]],
     *,
     block: int = 10,
 ) -> None:
+    turns = [turn(number) for number in range(scale.samples)]
     for start in range(0, scale.samples, block):
         for name, contender in opened.items():
             for number in range(start, start + block):
                 begun = time.perf_counter()
-                await action(contender, number)
+                await action(contender, number, turns[number])
                 results[name].add(column, (time.perf_counter() - begun) * 1e6)
 
 
@@ -166,5 +176,11 @@ async def _clients(contender: Contender, scale: Scale, round_number: int) -> flo
 async def _fill(contender: Contender, thread: str, messages: int) -> None:
     for start in range(0, messages, 400):
         several = [turn(number) for number in range(start, min(start + 400, messages), 4)]
-        values = tuple(value for each in several for value in each.values)
-        await contender.append(thread, Turn(values, tuple(p for each in several for p in each.payloads)))
+        await contender.append(
+            thread,
+            Turn(
+                tuple(value for each in several for value in each.values),
+                tuple(payload for each in several for payload in each.payloads),
+                tuple(message for each in several for message in each.messages),
+            ),
+        )
