@@ -55,6 +55,7 @@ from everthread.model import (
     NewMessage,
     Page,
     Retention,
+    SearchHit,
     Thread,
     ThreadKey,
     Truncated,
@@ -233,6 +234,26 @@ class Store(ABC):
     @abstractmethod
     async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
         """The names of a thread's documents, sorted; empty for an unknown thread."""
+
+
+class SupportsSearch(ABC):
+    """A store that finds messages by their words; ask with ``isinstance``.
+
+    A message is found by the text of its view (`everthread.codec.View`), from the moment in which its
+    append is visible. Messages that were stored while search was off are not found.
+    """
+
+    @abstractmethod
+    async def search(self, tenant: str, text: str, *, limit: int = 20, cursor: str | None = None) -> Page[SearchHit]:
+        """A tenant's messages that hold every word of ``text``, the newest first; at most ``limit`` of them.
+
+        Words in double quotes must follow one another. Capitals do not count; what else is taken for
+        the same word (endings, accents) is the engine's. Text without any word finds nothing.
+
+        Raises:
+            ConfigurationError: The cursor is not one that this search gave.
+            InvalidMessageError: ``text`` is not text, or longer than 1,000 characters.
+        """
 
 
 async def read_all(store: Store, key: ThreadKey, *, start: int = 0, page_size: int = 500) -> AsyncIterator[Message]:

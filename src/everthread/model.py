@@ -253,6 +253,27 @@ class Document(msgspec.Struct, frozen=True):
         return f"Document({self.name!r}, {len(self.value)} bytes, revision={self.revision})"
 
 
+class SearchHit(msgspec.Struct, frozen=True):
+    """A message that a search found.
+
+    Attributes:
+        seq: Its position in the thread ``key``.
+        snippet: Some of its text around the first match, on one line.
+        created_ms: When it was stored, in milliseconds since 1970.
+        role: Whose message it is, e.g. ``"user"``.
+    """
+
+    key: ThreadKey
+    seq: int
+    snippet: str
+    created_ms: int
+    role: str = ""
+
+    def __repr__(self) -> str:
+        # Without the snippet, which is content.
+        return f"SearchHit({self.key}, seq={self.seq})"
+
+
 class Page(msgspec.Struct, Generic[T], frozen=True):
     """A part of a list. ``cursor`` asks for the next part; ``None`` means that this was the last."""
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import msgspec
 
-from everthread._extras import missing_extra
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
 from everthread.engines.postgres._batch import (
     arguments,
@@ -22,6 +21,10 @@ from everthread.engines.postgres._batch import (
     size_of,
     split,
 )
+from everthread.engines.postgres._connections import Access, Connections, Password
+from everthread.engines.postgres._entra import entra_password
+from everthread.engines.postgres._errors import is_of_one, translate
+from everthread.engines.postgres._schema import prepare
 from everthread.engines.postgres._sql import check_name, queries
 from everthread.engines.postgres._text import pack, unpack
 from everthread.errors import (
@@ -43,14 +46,6 @@ from everthread.model import (
     Truncated,
 )
 from everthread.settings import engine_options, flag, mask_url
-
-try:
-    from everthread.engines.postgres._connections import Access, Connections, Password
-    from everthread.engines.postgres._entra import entra_password
-    from everthread.engines.postgres._errors import is_of_one, translate
-    from everthread.engines.postgres._schema import prepare
-except ImportError as error:
-    raise missing_extra("postgres", error) from error
 
 if TYPE_CHECKING:
     import ssl as tls
@@ -125,9 +120,9 @@ class PostgresStore(Engine):
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
         own: dict[str, Callable[[str], Any]] = {
-            **dict.fromkeys(("schema", "table_prefix", "auth"), str),
+            **dict.fromkeys(("schema", "table_prefix", "auth", "search_language"), str),
             **dict.fromkeys(("timeout", "connect_timeout"), float),
-            **dict.fromkeys(("pgbouncer", "migrate"), flag),
+            **dict.fromkeys(("pgbouncer", "migrate", "search"), flag),
             "pool_size": int,
         }
         rest, settings = engine_options(url, options, own)
@@ -136,6 +131,10 @@ class PostgresStore(Engine):
             raise ConfigurationError("auth is entra, or left out.")
         if auth == "entra":
             settings.setdefault("password", entra_password())
+        if settings.pop("search", False):
+            from everthread.engines.postgres._searching import SearchingPostgresStore
+
+            return cast(Self, SearchingPostgresStore(rest, **settings))
         return cls(rest, **settings)
 
     @classmethod
