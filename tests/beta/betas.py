@@ -198,7 +198,11 @@ async def run(who: Any, said: str, thread: Any, *, stream: bool = False) -> str:
     updates = (
         who.run_stream(said, thread=thread) if hasattr(who, "run_stream") else who.run(said, thread=thread, stream=True)
     )
-    return "".join([update.text async for update in updates])
+    told = "".join([update.text async for update in updates])
+    if not has_own_method:
+        # As of b260210 the thread gets a streamed turn only when the whole response is asked for.
+        await updates.get_final_response()
+    return told
 
 
 def _part(part: Any) -> Any:
