@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,14 +46,15 @@ def test_help_loads_no_framework_driver_or_terminal_library(arguments: tuple[str
     assert not loaded & set(HEAVY)
 
 
-def test_help_is_quick(tmp_path: Path) -> None:
+def test_help_takes_less_than_200_ms_of_processor_time(tmp_path: Path) -> None:
     def seconds() -> float:
-        begun = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([PROGRAM, "--help"], capture_output=True, env=environment(tmp_path), check=True)
-        return time.perf_counter() - begun
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # 0.2 s is promised on a quiet machine; the best of several is close to that on a busy one too.
-    assert min(seconds() for _ in range(5)) < 0.4
+    # Processor time, and the best of several: what else runs on the machine is not the question.
+    assert min(seconds() for _ in range(5)) < 0.2
 
 
 @pytest.mark.parametrize(
