@@ -7,7 +7,7 @@ The guarantees are in `everthread.contract`, the errors in `everthread.errors`.
 """
 
 from everthread.codec import View, new_message, view
-from everthread.contract import Store, read_all
+from everthread.contract import Store, SupportsSearch, read_all
 from everthread.errors import (
     ConfigurationError,
     ConflictError,
@@ -30,6 +30,7 @@ from everthread.model import (
     NewMessage,
     Page,
     Retention,
+    SearchHit,
     Thread,
     ThreadKey,
     Truncated,
@@ -55,8 +56,10 @@ __all__ = [
     "Page",
     "Retention",
     "SchemaError",
+    "SearchHit",
     "Store",
     "StoreUnavailableError",
+    "SupportsSearch",
     "Thread",
     "ThreadKey",
     "ThreadNotFoundError",
