@@ -12,7 +12,6 @@ from everthread.errors import (
     ConfigurationError,
     CorruptRecordError,
     EverthreadError,
-    LimitExceededError,
     OutcomeUnknownError,
     StoreUnavailableError,
     UnsupportedError,
@@ -89,8 +88,6 @@ def refused(server: str, error: ServerError, name: bytes | None = None) -> Evert
         return UnsupportedError(f"{server} is part of a cluster, which this release does not serve ({code}).")
     if "unknown command" in text.lower():
         return UnsupportedError(f"{server} lacks a command that everthread needs: it takes Redis 6.2 or newer.")
-    if "out of memory" in text.lower() or "too big" in text.lower() or "too large" in text.lower():
-        return LimitExceededError(f"{server} has no room for something so large.", 0, 0)
     # Only of a script's own failures it is known that they quote no arguments.
     what = text if "user_script" in text else code
     return StoreUnavailableError(f"{server} answered with an error that is not known here ({what}).")

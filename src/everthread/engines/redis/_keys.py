@@ -19,7 +19,7 @@ from everthread.model import ThreadKey
 
 COMPANIONS: Final = (b"meta", b"facts", b"spans", b"calls", b"ids", b"ids2", b"docs")
 _SLOTS = 16384
-_MOST_REMEMBERED = 10_000
+_MOST_REMEMBERED = 2000  # about 2 kB each
 _FORBIDDEN = re.compile(r"[@{}\x00-\x1f\x7f]")
 
 
