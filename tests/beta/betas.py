@@ -199,7 +199,7 @@ async def run(who: Any, said: str, thread: Any, *, stream: bool = False) -> str:
         who.run_stream(said, thread=thread) if hasattr(who, "run_stream") else who.run(said, thread=thread, stream=True)
     )
     told = "".join([update.text async for update in updates])
-    if not has_own_method:
+    if not hasattr(who, "run_stream"):
         # As of b260210 the thread gets a streamed turn only when the whole response is asked for.
         await updates.get_final_response()
     return told
