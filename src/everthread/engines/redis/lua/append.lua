@@ -43,19 +43,19 @@ local function push(thread, count)
   if beside > thread.count then call('LTRIM', FACTS, -thread.count, -1) end
 end
 
--- Adds a span, none of the others ending after it, and merges it with those it touches.
-local function add_span(from, to)
-  while from < to do
-    local last = call('ZREVRANGE', SPANS, 0, 0, 'WITHSCORES')
-    if not last[1] or tonumber(last[2]) < from then break end
-    call('ZREM', SPANS, last[1])
-    from, to = math.min(from, tonumber(last[1])), math.max(to, tonumber(last[2]))
-  end
-  if from < to then call('ZADD', SPANS, to, from) end
-end
-
 -- The same rules as everthread.retention.resolve: a result whose call is not known is tied to what stands before it.
 local function answer(first, results, spans)
+  -- Adds a span, none of the others ending after it, and merges it with those it touches.
+  local function add_span(from, to)
+    while from < to do
+      local last = call('ZREVRANGE', SPANS, 0, 0, 'WITHSCORES')
+      if not last[1] or tonumber(last[2]) < from then break end
+      call('ZREM', SPANS, last[1])
+      from, to = math.min(from, tonumber(last[1])), math.max(to, tonumber(last[2]))
+    end
+    if from < to then call('ZADD', SPANS, to, from) end
+  end
+
   local answered = {}
   for _, result in ipairs(results) do
     local called = not answered[result[1]] and tonumber(call('ZSCORE', CALLS, result[1]))

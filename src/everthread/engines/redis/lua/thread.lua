@@ -16,11 +16,10 @@ local OWNER, NOW, NAME = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local SCHEMA = 1
 local CHUNK = 4000 -- unpack() and a command's arguments go through Lua's C stack, which holds 8,000
 
-local function server_ms()
+if not NOW then
   local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  NOW = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-NOW = NOW or server_ms()
 
 -- Tells whether the newest message is still the one that was written here, without hashing all of it.
 local function fingerprint(payload)
@@ -81,7 +80,7 @@ end
 
 -- Takes the oldest messages off the books. (Functions that are seldom needed are made only where they are called.)
 local function drop_facts(thread, index)
-  local function prune_runs(thread)
+  local function prune_runs()
     local kept, last = '', nil
     for from, at in string.gmatch(thread.runs, '(%d+):(%d+)') do
       if tonumber(from) <= thread.dropped then
@@ -97,7 +96,7 @@ local function drop_facts(thread, index)
     thread.size = thread.size - bytes_of(call('LPOP', FACTS, index))
     thread.dropped = thread.dropped + index
     thread.count = thread.count - index
-    if thread.runs ~= '' then prune_runs(thread) end
+    if thread.runs ~= '' then prune_runs() end
   end
 end
 
@@ -150,26 +149,10 @@ local function restore(state, tail)
     shared = shared, ids = ids, ids_count = ids_count, tail = tail }
 end
 
-local function take_in(thread, from, length)
-  thread.shared = true
-  begin_run(thread)
-  for start = from, length - 1, CHUNK do
-    local facts = {}
-    for _, payload in ipairs(call('LRANGE', LIST, start, math.min(start + CHUNK, length) - 1)) do
-      facts[#facts + 1] = ',0,' .. #payload .. ',?'
-      thread.size = thread.size + #payload
-      thread.tail = fingerprint(payload)
-    end
-    call('RPUSH', FACTS, unpack(facts))
-    thread.count = thread.count + #facts
-    thread.next = thread.next + #facts
-  end
-end
-
--- Another program trimmed the list or pushed to it: what it dropped goes from the books, what it wrote gets positions.
+-- Another program trimmed the list or pushed to it: what it dropped goes off the books, what it wrote gets positions.
 local function reconcile(thread, length)
   -- Where in the list the newest message that we know lies now, or -1.
-  local function find_tail(thread, length)
+  local function find_tail()
     local index = math.min(length, thread.count) - 1
     while index >= 0 do
       local from = math.max(index - 99, 0)
@@ -182,20 +165,35 @@ local function reconcile(thread, length)
     return -1
   end
 
-  local tail = find_tail(thread, length)
+  local function take_in(from)
+    begin_run(thread)
+    for start = from, length - 1, CHUNK do
+      local facts = {}
+      for _, payload in ipairs(call('LRANGE', LIST, start, math.min(start + CHUNK, length) - 1)) do
+        facts[#facts + 1] = ',0,' .. #payload .. ',?'
+        thread.size = thread.size + #payload
+        thread.tail = fingerprint(payload)
+      end
+      call('RPUSH', FACTS, unpack(facts))
+      thread.count = thread.count + #facts
+      thread.next = thread.next + #facts
+    end
+  end
+
+  local tail = find_tail()
   thread.shared = true
   drop_facts(thread, thread.count - (tail + 1))
   if thread.count == 0 then thread.tail = '' end
   if thread.linked then forget_links('-inf', '(' .. head_of(thread)) end
-  if length > tail + 1 then take_in(thread, tail + 1, length) end
+  if length > tail + 1 then take_in(tail + 1) end
   save(thread)
   share_expiry(thread)
 end
 
 local function new_thread()
   return { next = 0, count = 0, dropped = 0, shift = 0, runs = '', size = 0, created = NOW, updated = NOW,
-    expires = false, revision = 0, linked = false, titled = false,
-    shared = false, ids = 1, ids_count = 0, tail = '', is_new = true }
+    expires = false, revision = 0, linked = false, titled = false, shared = false, ids = 1, ids_count = 0, tail = '',
+    is_new = true }
 end
 
 local function wipe()
@@ -203,8 +201,9 @@ local function wipe()
   if RECENT then call('ZREM', RECENT, NAME) end
 end
 
--- The thread, or nil and a reply; where it may be changed, the newest message is always looked at. Of a list without meta, which others wrote, nothing is noted down here.
-local function load(may_be_changed)
+-- The thread, or nil and a reply. Readers look at the newest message always, to see whether others wrote.
+-- Of a list without meta, which others wrote, nothing is noted down here.
+local function load(is_reader)
   local meta = call('HMGET', META, 'owner', 'state', 'tail')
   local length = call('LLEN', LIST)
   if not meta[1] then
@@ -220,8 +219,8 @@ local function load(may_be_changed)
     wipe()
     return nil, { 1 }
   end
-  -- Who trims and pushes leaves the length as it is, but only trimmed threads invite that; reads always look.
-  local is_suspect = length > 0 and (may_be_changed or thread.dropped > 0 or thread.shared)
+  -- Who trims and pushes may leave the length as it is; of threads that were never trimmed that is not expected.
+  local is_suspect = length > 0 and (is_reader or thread.dropped > 0 or thread.shared)
   if length ~= thread.count or (is_suspect and fingerprint(call('LINDEX', LIST, -1)) ~= thread.tail) then
     reconcile(thread, length)
   end
@@ -237,7 +236,7 @@ local function load_to_write(may_be_new)
     -- What a lost meta may have left behind would be taken for this thread's.
     call('UNLINK', unpack(KEYS, 2, 8))
     thread = new_thread()
-    if length then take_in(thread, 0, length) end
+    if length then reconcile(thread, length) end
   end
   return thread
 end
