@@ -11,7 +11,15 @@ import redis as redis_py
 
 from everthread.engines.redis._keys import ThreadNames
 from everthread.model import ThreadKey
-from everthread.testing import CorruptibleHarness, ServerHarness, StoreContractSuite, UrlHarness
+from everthread.testing import (
+    CorruptibleHarness,
+    CorruptionSuite,
+    ProcessSuite,
+    ServerHarness,
+    ServerSuite,
+    StoreContractSuite,
+    UrlHarness,
+)
 from tests.servers import REDIS_LIKE, Server, redis_server
 
 _prefixes = itertools.count()
@@ -46,7 +54,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-class TestRedis(StoreContractSuite):
-    @pytest.fixture
-    def harness(self, server: Server) -> RedisHarness:
-        return RedisHarness(server)
+@pytest.fixture
+def harness(server: Server) -> RedisHarness:
+    return RedisHarness(server)
+
+
+class TestRedis(StoreContractSuite, ProcessSuite, CorruptionSuite):
+    pass
+
+
+class TestRedisRestarted(ServerSuite):
+    pass
