@@ -26,6 +26,12 @@ both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stre
 both_persistences = pytest.mark.parametrize("per_call", [False, True], ids=["per-run", "per-call"])
 
 
+since_1_19 = pytest.mark.skipif(
+    tuple(map(int, agent_framework.__version__.split(".")[:2])) < (1, 19),
+    reason="early releases of 1.x send the call that still waits to the model by themselves",
+)
+
+
 # What is kept
 
 
@@ -142,10 +148,7 @@ async def test_an_approval_that_is_ignored_stays_stored_and_does_not_brick_the_s
     assert client.requests[-1] == [("user", "Book Rome"), ("user", "Never mind")]
 
 
-@pytest.mark.skipif(
-    tuple(map(int, agent_framework.__version__.split(".")[:2])) < (1, 19),
-    reason="early releases of 1.x send the call that still waits to the model by themselves",
-)
+@since_1_19
 @both_persistences
 async def test_of_two_approvals_each_may_be_given_in_a_process_of_its_own(store, per_call) -> None:
     options: dict[str, Any] = {"tools": [book], "require_per_service_call_history_persistence": per_call}
@@ -163,6 +166,20 @@ async def test_of_two_approvals_each_may_be_given_in_a_process_of_its_own(store,
     found = [content.result for message in kept for content in message.contents if content.type == "function_result"]
     assert sorted(found) == ["Booked Oslo.", "Booked Rome."]
     await run(later, "Thanks")
+
+
+@since_1_19
+@both_persistences
+async def test_an_approval_may_be_given_after_the_user_spoke_of_something_else(store, per_call) -> None:
+    options: dict[str, Any] = {"tools": [book], "require_per_service_call_history_persistence": per_call}
+    client = ScriptedClient([Call("book", {"city": "Rome"})], "Sunny.", "Booked.")
+    session = AgentSession(session_id="trip")
+    agent = agent_with(client, EverthreadHistoryProvider(store), **options)
+    request = (await agent.run("Book Rome", session=session)).user_input_requests[0]
+    assert (await agent.run("And the weather?", session=session)).text == "Sunny."
+    granted = Message("user", [request.to_function_approval_response(approved=True)])
+    assert (await agent.run(granted, session=session)).text == "Booked."
+    await run(agent, "Thanks")
 
 
 # What is handed to the model

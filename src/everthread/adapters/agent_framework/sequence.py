@@ -7,8 +7,7 @@ same time. They stay in the store; what is handed to the model follows this poli
 
 - A result without its call is left out, and so is a second result for one call.
 - A call without its result is left out, with the reasoning that led only to it; text beside it stays.
-- A result that does not follow its call at once is moved there; a call whose result is in the run's input is moved to
-  the end.
+- A result that does not follow its call at once is moved there, and a call that the run's input answers to the end.
 - What still waits stays: calls that the run's input answers and, if it grants or refuses an approval, calls that wait
   for another. Without an approval in the input, all approvals are left out for this run: no model is shown them.
 - Calls that a service carries out by itself, and their results, are left alone.
@@ -46,9 +45,10 @@ def valid_history(history: Sequence[Message], inputs: Sequence[Message]) -> list
     answered = {place.call_id for place, is_call in answers if not is_call}
     approved = {place.call_id for place in approved_now}
     pending = {place.call_id for place in approvals} if approved else set[str]()
+    now = answered | approved
     # All calls of a message wait together: the framework holds back the others until all are answered.
-    waiting = {place.at for place in unanswered if place.call_id in answered | approved | pending}
-    last = {place.at for place in unanswered if place.call_id in answered and _is_passed(history, place.at)}
+    waiting = {place.at for place in unanswered if place.call_id in now | pending}
+    last = {place.at for place in unanswered if place.call_id in now and _is_passed(history, place.at)}
     dropped = {place for place in (*orphans, *unanswered) if place.at not in waiting}
     settled = {result.call_id: result for _, result in pairs}
     dropped.update(place for place in approvals if not approved or place < settled.get(place.call_id, _NOWHERE))
