@@ -33,6 +33,8 @@ async def talk(server: ScriptedOpenAI, store: Store, said: str, *, stream: bool,
 
 @STREAM
 async def test_a_conversation_with_tools_goes_on(store: Store, stream: bool) -> None:
+    if stream and not betas.HAS_ROLES:
+        pytest.skip("b260210 takes a streamed response's id for a thread of the service, and refuses any message store")
     calls = [Call("weather", {"city": "Rome"}), Call("weather", {"city": "Oslo"})]
     with scripted_openai(calls, "Both sunny.", "Ana.") as server:
         assert (await talk(server, store, "I am Ana", stream=stream)).endswith("Both sunny.")
