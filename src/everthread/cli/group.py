@@ -11,7 +11,8 @@ from everthread import __version__
 from everthread.errors import EverthreadError
 
 COMMANDS = {"chat": "everthread.cli.chat"}
-"""Each command's name and the module that holds it, as an object of the command's name.
+"""Each command's name and the module that holds it, as an object of the command's name (``-`` as ``_``),
+or of the name that follows a colon.
 
 Such a module imports nothing heavy at its top, since ``--help`` loads them all.
 """
@@ -24,8 +25,11 @@ class LazyGroup(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = COMMANDS.get(cmd_name)
-        return None if module is None else getattr(import_module(module), cmd_name)
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        return getattr(import_module(module), name or cmd_name.replace("-", "_"))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

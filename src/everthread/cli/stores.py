@@ -6,10 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from everthread.cli import named_stores
+
 
 def store_url(option: str | None, environ: Mapping[str, str]) -> str:
-    """``--store``, else ``EVERTHREAD_STORE``, else ``REDIS_URL``, else SQLite in the user's data folder."""
-    return option or environ.get("EVERTHREAD_STORE") or environ.get("REDIS_URL") or default_store_url()
+    """``--store``, else ``EVERTHREAD_STORE``, else ``REDIS_URL``, else SQLite in the user's data folder.
+
+    Each may be ``@NAME``, a store of the configuration.
+
+    Raises:
+        ConfigurationError: There is no store of that name, or its secret cannot be had.
+    """
+    chosen = _chosen(option, environ)
+    if chosen.startswith("@"):
+        return named_stores.load().get(chosen[1:]).full_url(environ)
+    return chosen or default_store_url()
+
+
+def store_tenant(option: str | None, environ: Mapping[str, str]) -> str:
+    """The tenant that the configuration gives for the store that `store_url` finds; else the default tenant."""
+    chosen = _chosen(option, environ)
+    return named_stores.load().get(chosen[1:]).tenant if chosen.startswith("@") else ""
+
+
+def _chosen(option: str | None, environ: Mapping[str, str]) -> str:
+    return option or environ.get("EVERTHREAD_STORE") or environ.get("REDIS_URL") or ""
 
 
 def default_store_url() -> str:
