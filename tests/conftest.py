@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.postgres_server import PostgresServer, postgres_server
 from tests.servers import Server, redis_server
 
 _prefixes = itertools.count()
@@ -52,6 +53,13 @@ def any_redis_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def plain_redis_server() -> Iterator[Server]:
     """One Redis 8, for tests in which the server's make does not matter and that do not restart it."""
     with redis_server("redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL, for tests that keep to a schema of their own and do not restart it."""
+    with postgres_server() as server:
         yield server
 
 

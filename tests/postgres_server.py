@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlencode
 
 from tests.servers import Server, free_port, scratch_folder
 
@@ -59,6 +61,15 @@ def postgres_server(*options: str, fsync: bool = False) -> Iterator[PostgresServ
             yield server
         finally:
             server.kill()
+
+
+_schemas = itertools.count()
+
+
+def fresh_url(server: PostgresServer, **options: object) -> str:
+    """The URL of an empty schema on a server."""
+    chosen = {"schema": f"test{next(_schemas)}", **options}
+    return server.url(options="?" + urlencode(chosen))
 
 
 def has_pgbouncer() -> bool:

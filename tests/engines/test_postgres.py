@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-
 import asyncpg
 import pytest
 
 from everthread.model import ThreadKey
 from everthread.testing import CorruptibleHarness, StoreContractSuite, UrlHarness
-from tests.postgres_server import PostgresServer, postgres_server
-
-_schemas = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
+from tests.postgres_server import PostgresServer, fresh_url
 
 
 class PostgresHarness(UrlHarness, CorruptibleHarness):
@@ -36,11 +25,7 @@ class PostgresHarness(UrlHarness, CorruptibleHarness):
         await connection.close()
 
 
-def fresh_place(server: PostgresServer, options: str = "") -> PostgresHarness:
-    return PostgresHarness(lambda: server.url(options=f"?schema=test{next(_schemas)}{options}"))
-
-
 class TestPostgres(StoreContractSuite):
     @pytest.fixture
-    def harness(self, server: PostgresServer) -> PostgresHarness:
-        return fresh_place(server)
+    def harness(self, postgres: PostgresServer) -> PostgresHarness:
+        return PostgresHarness(lambda: fresh_url(postgres))

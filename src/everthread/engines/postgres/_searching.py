@@ -52,3 +52,7 @@ class SearchingPostgresStore(Searching, PostgresStore):
             )
             for found, thread, seq, created_ms, format, payload in rows
         ]
+
+
+def _key(thread_id: str, tenant: str) -> ThreadKey:
+    return ThreadKey(unpack(thread_id), tenant)
