@@ -16,9 +16,7 @@ from everthread.contract import Store
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.errors import ConflictError, StoreUnavailableError
 from everthread.model import Page, Retention, ThreadKey
-from everthread.testing import Harness, StoreContractSuite
-from everthread.testing.guarantees import ProcessSuite
-from everthread.testing.harness import ProcessHarness
+from everthread.testing import Harness, ProcessHarness, ProcessSuite, SecretHarness, SecretSuite, StoreContractSuite
 from everthread.wrappers._forwarding import ForwardingStore
 
 
@@ -373,6 +371,26 @@ def test_a_broken_store_is_caught(broken: type[Store], name: str, arguments: dic
 def test_threads_that_end_with_their_store_are_caught() -> None:
     with pytest.raises(AssertionError):
         run_kit_test(ProcessSuite, "test_a_thread_outlives_its_store", ForgetsAtTheEnd(MemoryStore), {})
+
+
+class Talkative(ForwardingStore):
+    """Names its password where it says where it is."""
+
+    @property
+    def location(self) -> str:
+        return "mine://user:s3cret@host"
+
+
+class TalkativeHarness(BrokenHarness, SecretHarness):
+    secret = "s3cret"
+
+    def open_unreachable(self) -> Store:
+        return self.open()
+
+
+def test_a_password_that_shows_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        run_kit_test(SecretSuite, "test_no_repr_and_no_location_shows_the_secret", TalkativeHarness(Talkative), {})
 
 
 def _limit(retention: Retention | None) -> int | None:

@@ -14,7 +14,8 @@ An engine is tested by a subclass that says where to find an empty place:
 
 What not every engine can be asked is in suites of their own, so that nothing is skipped in silence:
 `ProcessSuite` for what outlives its process, `ServerSuite` for what is on a server, `CorruptionSuite` for
-places whose records a test can spoil. They take harnesses of the types that their names say.
+places whose records a test can spoil, `SecretSuite` for what is reached with a password. They take harnesses
+of the types that their names say.
 
 The property tests and the state machine take a share of the ``max_examples`` of the Hypothesis profile in
 force (50 runs of the machine by default): load another profile for more.
@@ -34,6 +35,7 @@ from everthread.testing.faults import Fault, FaultyStore  # noqa: E402
 from everthread.testing.guarantees import (  # noqa: E402
     CorruptionSuite,
     ProcessSuite,
+    SecretSuite,
     ServerSuite,
     StoreContractSuite,
 )
@@ -42,6 +44,7 @@ from everthread.testing.harness import (  # noqa: E402
     CorruptibleHarness,
     Harness,
     ProcessHarness,
+    SecretHarness,
     ServerHarness,
     UrlHarness,
 )
@@ -66,6 +69,8 @@ __all__ = [
     "Harness",
     "ProcessHarness",
     "ProcessSuite",
+    "SecretHarness",
+    "SecretSuite",
     "ServerHarness",
     "ServerSuite",
     "StoreContractSuite",

@@ -57,6 +57,20 @@ class CorruptibleHarness(Harness):
         """Overwrites the payload of one stored message."""
 
 
+class SecretHarness(Harness):
+    """A place that is reached with a password, key or token.
+
+    Attributes:
+        secret: The password, key or token.
+    """
+
+    secret: str
+
+    @abstractmethod
+    def open_unreachable(self) -> Store:
+        """A store, not yet opened, that was given the secret, at an address where nothing answers."""
+
+
 class UrlHarness(ProcessHarness):
     """The harness of an engine that `open_store` finds by URL.
 

@@ -6,7 +6,7 @@ from everthread.testing.guarantees.bounded import Bounded
 from everthread.testing.guarantees.cancelling import Cancelling
 from everthread.testing.guarantees.conflict_aware import ConflictAware
 from everthread.testing.guarantees.corruption import AfterCorruption
-from everthread.testing.guarantees.discreet import Discreet
+from everthread.testing.guarantees.discreet import Discreet, DiscreetAboutSecrets
 from everthread.testing.guarantees.documents import Documents, DocumentsProperties
 from everthread.testing.guarantees.expiry import Expiry
 from everthread.testing.guarantees.isolated import Isolated, IsolatedProperties
@@ -61,4 +61,8 @@ class CorruptionSuite(AfterCorruption):
     """What is asked when records were spoilt. ``harness`` gives a `CorruptibleHarness`."""
 
 
-__all__ = ["CorruptionSuite", "ProcessSuite", "ServerSuite", "StoreContractSuite"]
+class SecretSuite(DiscreetAboutSecrets):
+    """What is asked of a store that is given a secret. ``harness`` gives a `SecretHarness`."""
+
+
+__all__ = ["CorruptionSuite", "ProcessSuite", "SecretSuite", "ServerSuite", "StoreContractSuite"]

@@ -13,4 +13,4 @@ class AsMemory(GuaranteeTests):
     """Random sequences of calls on two stores of one place."""
 
     def test_it_answers_as_the_memory_engine_does(self, harness: Harness) -> None:
-        run_state_machine_as_test(machine_for(harness), settings=example_settings(2, stateful_step_count=30))
+        run_state_machine_as_test(machine_for(harness), settings=example_settings(2, stateful_step_count=20))

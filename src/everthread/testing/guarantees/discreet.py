@@ -12,6 +12,7 @@ from everthread.contract import Store
 from everthread.errors import EverthreadError
 from everthread.model import NewMessage
 from everthread.testing.guarantees._base import KEY, GuaranteeTests, said
+from everthread.testing.harness import SecretHarness
 
 PRIVATE = "correct horse battery staple"
 
@@ -64,3 +65,26 @@ class Discreet(GuaranteeTests):
             with contextlib.suppress(EverthreadError):
                 await store.append(KEY, [said(PRIVATE)], expected_seq=9)
         assert PRIVATE not in caplog.text
+
+
+class DiscreetAboutSecrets(GuaranteeTests):
+    """For engines that are given a secret. A subclass gives ``harness``, a `SecretHarness`."""
+
+    async def test_no_repr_and_no_location_shows_the_secret(self, harness: SecretHarness) -> None:
+        async with harness.open() as store:
+            await store.append(KEY, [said("a")])
+            for shown in (repr(store), str(store), store.location):
+                assert harness.secret not in shown
+
+    async def test_no_error_and_no_log_shows_the_secret(
+        self, harness: SecretHarness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = harness.open_unreachable()
+        with caplog.at_level(logging.DEBUG):
+            for call in (store.open, lambda: store.append(KEY, [said("a")]), lambda: store.read(KEY)):
+                with pytest.raises(EverthreadError) as caught:
+                    await call()
+                assert harness.secret not in shown_of(caught.value)
+            await store.aclose()
+        assert harness.secret not in caplog.text
+        assert harness.secret not in repr(store) + store.location
