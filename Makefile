@@ -14,8 +14,8 @@ chat: $(VENV)/.chat ## Talk to an agent whose conversations outlive the process
 	@$(BIN)/everthread chat
 
 test: $(VENV)/.dev $(BETA)/.beta ## Run all tests, on real servers
-	$(BIN)/python -m pytest
-	$(BETA)/bin/python -m pytest tests/beta
+	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BETA)/bin/python -m pytest -n 4 --dist worksteal tests/beta
 
 check: $(VENV)/.dev ## Lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check .
