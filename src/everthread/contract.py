@@ -28,7 +28,7 @@ Typed
     Only the errors of `everthread.errors` (and ``CancelledError``) come out.
 Honest
     A store closes what it opened and never what it was handed. A cancelled call leaves its turn
-    whole or absent, and the store usable.
+    whole or absent, and the store usable; a write that was already sent may still land a little later.
 
 Positions are never reused. They are dense as written: an append of n messages gets n consecutive
 positions that follow the last position ever given in this thread. Dropping the tail (undo) leaves
@@ -155,7 +155,7 @@ class Store(ABC):
 
         ``start`` drops the head; ``stop`` drops the tail (undo). A tool result is never cut from
         its call: ``start`` moves up and ``stop`` moves down to the nearest position where nothing is
-        cut apart. Dropped positions are not given again.
+        cut apart. Dropped positions are not given again. A ``start`` at or below the head drops nothing.
 
         Raises:
             ThreadNotFoundError: There is no such thread.
