@@ -13,12 +13,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from email.utils import formatdate
 from http import HTTPStatus
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 from tests.servers import Server, free_port, scratch_folder
 
@@ -82,12 +87,15 @@ def s3_server() -> Iterator[Server]:
         options += [f"-{name}.port.grpc={free_port()}" for name in ports]
         fixed = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-master.volumeSizeLimitMB=64"]
         fixed += ["-volume.max=0", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={_identities(folder)}"]
+        # It waits for other masters to vote, and there are none.
+        fixed += ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"]
         server = Server([_weed(), "server", *fixed, *options], ports["s3"], folder, _takes_objects)
         try:
             server.start()
             yield server
         finally:
-            server.stop()
+            # It takes its time to say good-bye, and its data go with it.
+            server.kill()
 
 
 def _identities(folder: Path) -> Path:
@@ -158,3 +166,73 @@ def _listens(server: Server) -> bool:
             return True
     except OSError:
         return False
+
+
+class Answering:
+    """A proxy that answers each request at first with an error, and only then hands it on.
+
+    Args:
+        upstream: The port of the server.
+        status: The error.
+        times: How often each request (method and path) gets it.
+        after: Hand it on first, and then lose the answer.
+        method: Only requests of this method.
+    """
+
+    def __init__(self, upstream: int, *, status: int, times: int, after: bool = False, method: str = "") -> None:
+        self.times = times
+        self.refused = 0
+        self._seen: Counter[str] = Counter()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                is_refused = outer._refuses(self.command, self.path, method)
+                if is_refused and not after:
+                    return self._answer(status, {}, b"")
+                answer = self._handed_on(body)
+                return self._answer(status, {}, b"") if is_refused else self._answer(*answer)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one
+
+            def _handed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+                connection = HTTPConnection("127.0.0.1", upstream, timeout=30)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
+                data = response.read()
+                connection.close()
+                return response.status, dict(response.getheaders()), data
+
+            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response_only(status)
+                for name, value in headers.items():
+                    if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+
+    def _refuses(self, method: str, path: str, only: str) -> bool:
+        if only and method != only:
+            return False
+        self._seen[method + path] += 1
+        refuses = self._seen[method + path] <= self.times
+        self.refused += refuses
+        return refuses
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

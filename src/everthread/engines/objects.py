@@ -174,7 +174,8 @@ _MAKERS = {"s3": "S3Store", "az": "AzureStore", "gs": "GCSStore"}
 
 def _storage(url: str, connection: dict[str, Any]) -> Storage:
     scheme = scheme_of(url)
-    parts = urlsplit(url)
+    # No part of a URL is lost in silence: a "#" belongs to the path here.
+    parts = urlsplit(url.replace("#", "%23"))
     if scheme == "file":
         return _directory(parts, connection)
     if not parts.netloc or "@" in parts.netloc:

@@ -7,5 +7,5 @@ entry, and how the next one is written), `turns` (appends), `compaction`, `recen
 
 A thread is the objects ``t/{tenant}/{thread}/{number}``. Each mutation creates the next number, which fails if
 somebody else has created it, and carries the thread's small running state, so the newest entry alone says what
-the thread is. See docs/decisions/0005-a-log-of-entries-over-conditional-create.md.
+the thread is. See docs/decisions/0006-a-log-of-entries-over-conditional-create.md.
 """
