@@ -168,7 +168,6 @@ async def test_of_two_approvals_each_may_be_given_in_a_process_of_its_own(store,
     await run(later, "Thanks")
 
 
-@since_1_19
 @both_persistences
 async def test_an_approval_may_be_given_after_the_user_spoke_of_something_else(store, per_call) -> None:
     options: dict[str, Any] = {"tools": [book], "require_per_service_call_history_persistence": per_call}
