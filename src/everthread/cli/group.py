@@ -10,7 +10,10 @@ import click
 from everthread import __version__
 from everthread.errors import EverthreadError
 
-COMMANDS = {"chat": "everthread.cli.chat"}
+COMMANDS = {
+    "chat": "everthread.cli.chat",
+    "config": "everthread.cli.config",
+}
 """Each command's name and the module that holds it, as an object of the command's name (``-`` as ``_``),
 or of the name that follows a colon.
 
