@@ -161,8 +161,10 @@ class Connections:
         connection = await self._take()
         try:
             rows = await connection.fetch(query, *args, timeout=self._access.timeout + _GRACE)
-        except BaseException:
-            # The pool closes it if it broke, and waits where the server is still busy with a cancelled statement.
+        except BaseException as error:
+            if is_lost(error):
+                connection.terminate()
+            # The pool waits until the server is done with a cancelled statement.
             await self.pool.release(connection)
             raise
         await self._give_back(connection)

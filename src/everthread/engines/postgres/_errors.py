@@ -19,6 +19,8 @@ _BROKEN = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleSessionTimeoutError,
+    # What the driver makes of an answer that a dying server broke off.
+    asyncpg.InternalClientError,
 )
 _NOT_NOW = (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError, asyncpg.ReadOnlySQLTransactionError)
 _ROLLED_BACK = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
@@ -97,7 +99,7 @@ def translate(error: Exception, location: str) -> EverthreadError | None:
         return StoreUnavailableError(
             f"{location} did not answer in time, or all connections were busy (settings timeout, pool_size)."
         )
-    if is_lost(error) or isinstance(error, asyncpg.InternalClientError):
+    if is_lost(error):
         return StoreUnavailableError(
             f"{location} cannot be reached ({type(error).__name__}): check host and port, that the server runs and "
             "listens there, firewalls, and sslmode."
