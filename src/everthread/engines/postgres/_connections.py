@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -163,9 +164,10 @@ class Connections:
             rows = await connection.fetch(query, *args, timeout=self._access.timeout + _GRACE)
         except BaseException as error:
             if is_lost(error):
-                connection.terminate()
-            # The pool waits until the server is done with a cancelled statement.
-            await self.pool.release(connection)
+                await self._discard(connection)
+            else:
+                # The pool waits until the server is done with a cancelled statement.
+                await self.pool.release(connection)
             raise
         await self._give_back(connection)
         return rows
@@ -173,10 +175,9 @@ class Connections:
     async def _take(self) -> Connection:
         while self._idle:
             connection, since = self._idle.pop()
-            if time.monotonic() - since < IDLE and not connection.is_closed():
+            if time.monotonic() - since < IDLE and _is_open(connection):
                 return connection
-            connection.terminate()
-            await self.pool.release(connection)
+            await self._discard(connection)
         self._takers += 1
         try:
             return await self.pool.acquire(timeout=self._access.connect_timeout)
@@ -184,6 +185,12 @@ class Connections:
             raise _UnsentError(error) from None
         finally:
             self._takers -= 1
+
+    async def _discard(self, connection: Connection) -> None:
+        # A connection whose end was noticed has gone back to the pool by itself, and takes no calls.
+        with contextlib.suppress(asyncpg.InterfaceError):
+            connection.terminate()
+        await self.pool.release(connection)
 
     async def _give_back(self, connection: Connection) -> None:
         if self._takers or not self._keeps_idle:
@@ -198,6 +205,13 @@ class _UnsentError(Exception):
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _is_open(connection: Connection) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False
 
 
 def _may_help(error: Exception) -> bool:

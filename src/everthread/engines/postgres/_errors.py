@@ -84,6 +84,8 @@ def translate(error: Exception, location: str) -> EverthreadError | None:
             f"{location}: tables or functions are missing or of another version ({_state(error)}). Open the store once "
             "with a user that may create them, or run the SQL that everthread.engines.postgres.ddl() gives."
         )
+    if isinstance(error, asyncpg.UndefinedObjectError):
+        return ConfigurationError(f"{location} has no such text search configuration (setting search_language).")
     if isinstance(error, asyncpg.ProgramLimitExceededError):
         return LimitExceededError(f"{location}: this is larger than PostgreSQL stores ({_state(error)}).", 0, 0)
     if isinstance(error, (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)):

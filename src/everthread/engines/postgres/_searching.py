@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everthread.engines._search import Position, Searching, hit, text_of
 from everthread.engines.postgres._store import PostgresStore
 from everthread.engines.postgres._text import pack, unpack
 from everthread.errors import ConfigurationError
 from everthread.model import MAX_SEQ, SearchHit, ThreadKey
+
+if TYPE_CHECKING:
+    from everthread.engines.postgres._connections import Record
 
 _CONFIGURATION = re.compile(r"[a-z_][a-z0-9_.]{0,100}")
 
@@ -38,21 +41,10 @@ class SearchingPostgresStore(Searching, PostgresStore):
     ) -> Sequence[tuple[SearchHit, Position]]:
         below = (MAX_SEQ, MAX_SEQ, MAX_SEQ) if after is None else after
         rows = await self._fetch("search", pack(tenant), text, self._language, self._now_ms(), limit, *below)
-        return [
-            (
-                hit(
-                    ThreadKey(unpack(found), tenant),
-                    seq,
-                    created_ms,
-                    payload=payload,
-                    format=unpack(format),
-                    query=text,
-                ),
-                (created_ms, thread, seq),
-            )
-            for found, thread, seq, created_ms, format, payload in rows
-        ]
+        return [(_hit(tenant, row, text), (row["created_ms"], row["thread"], row["seq"])) for row in rows]
 
 
-def _key(thread_id: str, tenant: str) -> ThreadKey:
-    return ThreadKey(unpack(thread_id), tenant)
+def _hit(tenant: str, row: Record, query: str) -> SearchHit:
+    key = ThreadKey(unpack(row["thread_id"]), tenant)
+    format = unpack(row["format"])
+    return hit(key, row["seq"], row["created_ms"], payload=row["payload"], format=format, query=query)

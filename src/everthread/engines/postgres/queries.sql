@@ -104,10 +104,10 @@ SELECT @purge($1, $2);
 
 -- name: search
 -- Messages of a tenant that match, the newest first, after one.
-WITH asked AS MATERIALIZED (SELECT websearch_to_tsquery($3::regconfig, $2) AS query)
 SELECT t.thread_id, m.thread, m.seq, m.created_ms, m.format, convert_to(m.payload, 'UTF8') AS payload
-FROM asked, @messages m JOIN @threads t ON t.id = m.thread
-WHERE numnode(asked.query) > 0 AND m.search @@ (asked.query && @mark($1)::tsquery)
+FROM @messages m JOIN @threads t ON t.id = m.thread
+WHERE numnode(websearch_to_tsquery($3::regconfig, $2)) > 0 AND m.search IS NOT NULL
+    AND m.search @@ (websearch_to_tsquery($3::regconfig, $2) && @mark($1)::tsquery)
     AND t.tenant = $1 AND (t.expires_ms IS NULL OR t.expires_ms > @now($4))
     AND (m.created_ms, m.thread, m.seq) < ($6, $7, $8)
 ORDER BY m.created_ms DESC, m.thread DESC, m.seq DESC LIMIT $5;
