@@ -13,21 +13,22 @@ import itertools
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from everthread.codec import encode
-from everthread.contract import MAX_DOCUMENT_BYTES, Store
-from everthread.engines._coalescing import Coalescer
-from everthread.errors import (
-    ConfigurationError,
-    EverthreadError,
-    InvalidIdentifierError,
-    InvalidMessageError,
-    LimitExceededError,
+from everthread._arguments import (
+    check_document,
+    checked_key,
+    checked_metadata,
+    checked_retention,
+    checked_title,
+    checked_turn,
 )
+from everthread.contract import Store
+from everthread.engines._coalescing import Coalescer
+from everthread.errors import ConfigurationError, EverthreadError
 from everthread.model import (
     Appended,
     Document,
@@ -44,9 +45,7 @@ from everthread.model import (
 from everthread.retention import NO_LINKS, TurnLinks, links_of
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-MAX_TURN_MESSAGES = 10_000
 MAX_PAGE = 1000
-MAX_TITLE_CHARACTERS = 1000
 
 T = TypeVar("T")
 
@@ -97,7 +96,7 @@ class BaseEngine(Store):
         new_id: Callable[[], str] | None = None,
     ) -> None:
         check_count(max_message_bytes, "max_message_bytes", least=1)
-        self.retention = _checked_retention(retention) or Retention()
+        self.retention = checked_retention(retention) or Retention()
         self.max_message_bytes = max_message_bytes
         self._clock = clock
         self._new_id = new_id or append_ids()
@@ -167,7 +166,7 @@ class BaseEngine(Store):
         retention: Retention | None = None,
         default_title: str | None = None,
     ) -> Appended:
-        turn = self._checked_turn(_checked_key(key), messages)
+        turn = checked_turn(checked_key(key), messages, self.max_message_bytes)
         check_count(expected_seq, "expected_seq", optional=True)
         if append_id is not None:
             check_identifier(append_id, "append_id")
@@ -177,8 +176,8 @@ class BaseEngine(Store):
             _links(turn),
             append_id or self._new_id(),
             expected_seq,
-            _checked_retention(retention) or self.retention,
-            _checked_title(default_title),
+            checked_retention(retention) or self.retention,
+            checked_title(default_title),
             int(self._clock() * 1000),
             append_id is None,
         )
@@ -191,24 +190,24 @@ class BaseEngine(Store):
         check_count(start, "start")
         check_count(stop, "stop", optional=True)
         check_count(limit, "limit", optional=True)
-        return await self._call(self._read(_checked_key(key), start, stop, limit))
+        return await self._call(self._read(checked_key(key), start, stop, limit))
 
     async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
         check_count(count, "count")
         check_count(before, "before", optional=True)
-        return await self._call(self._read_last(_checked_key(key), count, before))
+        return await self._call(self._read_last(checked_key(key), count, before))
 
     async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
         check_count(start, "start", optional=True)
         check_count(stop, "stop", optional=True)
         if start is None and stop is None:
             raise ConfigurationError("truncate needs start (drop the head), stop (drop the tail), or both.")
-        return await self._call(self._truncate(_checked_key(key), start or 0, stop))
+        return await self._call(self._truncate(checked_key(key), start or 0, stop))
 
     # Threads
 
     async def get_thread(self, key: ThreadKey) -> Thread | None:
-        return await self._call(self._get_thread(_checked_key(key)))
+        return await self._call(self._get_thread(checked_key(key)))
 
     async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
         check_identifier(tenant, "tenant", may_be_empty=True)
@@ -228,15 +227,11 @@ class BaseEngine(Store):
         expected_revision: int | None = None,
     ) -> Thread:
         check_count(expected_revision, "expected_revision", optional=True)
-        if metadata is not None and not isinstance(metadata, Mapping):
-            raise InvalidMessageError("metadata must be a mapping with a JSON form.")
-        encoded = None if metadata is None else encode(dict(metadata))
-        _check_size(encoded, "metadata")
-        change = ThreadChange(_checked_title(title), encoded, expected_revision)
-        return await self._call(self._update_thread(_checked_key(key), change))
+        change = ThreadChange(checked_title(title), checked_metadata(metadata), expected_revision)
+        return await self._call(self._update_thread(checked_key(key), change))
 
     async def delete_thread(self, key: ThreadKey) -> bool:
-        return await self._call(self._delete_thread(_checked_key(key)))
+        return await self._call(self._delete_thread(checked_key(key)))
 
     async def delete_tenant(self, tenant: str) -> int:
         check_identifier(tenant, "tenant", may_be_empty=True)
@@ -246,23 +241,22 @@ class BaseEngine(Store):
 
     async def get_document(self, key: ThreadKey, name: str) -> Document | None:
         check_identifier(name, "document name")
-        return await self._call(self._get_document(_checked_key(key), name))
+        return await self._call(self._get_document(checked_key(key), name))
 
     async def put_document(
         self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
     ) -> Document:
         check_identifier(name, "document name")
         check_count(expected_revision, "expected_revision", optional=True)
-        NewMessage(value)  # refuses what is not JSON
-        _check_size(value, "document")
-        return await self._call(self._put_document(_checked_key(key), name, value, expected_revision))
+        check_document(value)
+        return await self._call(self._put_document(checked_key(key), name, value, expected_revision))
 
     async def delete_document(self, key: ThreadKey, name: str) -> bool:
         check_identifier(name, "document name")
-        return await self._call(self._delete_document(_checked_key(key), name))
+        return await self._call(self._delete_document(checked_key(key), name))
 
     async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        return await self._call(self._list_documents(_checked_key(key)))
+        return await self._call(self._list_documents(checked_key(key)))
 
     # Shared
 
@@ -291,32 +285,6 @@ class BaseEngine(Store):
 
     async def _finish(self) -> None:
         await self._close()
-
-    def _checked_turn(self, key: ThreadKey, messages: Sequence[NewMessage]) -> tuple[NewMessage, ...]:
-        if not isinstance(messages, Iterable):
-            raise InvalidMessageError(f"append takes a sequence of NewMessage, not {type(messages).__name__}.")
-        turn = tuple(messages)
-        if not turn:
-            raise InvalidMessageError(f"There is nothing to append to {key}: give at least one message.")
-        if len(turn) > MAX_TURN_MESSAGES:
-            raise LimitExceededError(
-                f"A turn of {len(turn):,} messages for {key}: at most {MAX_TURN_MESSAGES:,} go into one append.",
-                len(turn),
-                MAX_TURN_MESSAGES,
-            )
-        for message in turn:
-            if not isinstance(message, NewMessage):
-                raise InvalidMessageError(
-                    f"append takes NewMessage, not {type(message).__name__}: see everthread.new_message."
-                )
-            if len(message.payload) > self.max_message_bytes:
-                raise LimitExceededError(
-                    f"A message of {len(message.payload):,} bytes for {key}: this store takes at most "
-                    f"{self.max_message_bytes:,} (setting max_message_bytes). Keep large media elsewhere.",
-                    len(message.payload),
-                    self.max_message_bytes,
-                )
-        return turn
 
     # The hooks of an engine
 
@@ -408,38 +376,6 @@ def _links(turn: Sequence[NewMessage]) -> TurnLinks:
     if not any(message.calls or message.results for message in turn):
         return NO_LINKS
     return links_of((message.calls, message.results) for message in turn)
-
-
-def _checked_key(key: ThreadKey) -> ThreadKey:
-    if not isinstance(key, ThreadKey):
-        raise InvalidIdentifierError(f"A thread is named by ThreadKey(thread_id, tenant), not {type(key).__name__}.")
-    return key
-
-
-def _checked_retention(retention: Retention | None) -> Retention | None:
-    if retention is not None and not isinstance(retention, Retention):
-        raise ConfigurationError(f"retention must be a Retention, not {type(retention).__name__}.")
-    return retention
-
-
-def _checked_title(title: str | None) -> str | None:
-    if title is None:
-        return None
-    if not isinstance(title, str):
-        raise InvalidMessageError(f"title must be a str, not {type(title).__name__}.")
-    if len(title) > MAX_TITLE_CHARACTERS:
-        raise LimitExceededError(
-            f"A title of {len(title):,} characters: at most {MAX_TITLE_CHARACTERS:,}.", len(title), MAX_TITLE_CHARACTERS
-        )
-    encode(title)  # refuses lone surrogates
-    return title
-
-
-def _check_size(value: bytes | None, what: str) -> None:
-    if value is not None and len(value) > MAX_DOCUMENT_BYTES:
-        raise LimitExceededError(
-            f"A {what} of {len(value):,} bytes: at most {MAX_DOCUMENT_BYTES:,}.", len(value), MAX_DOCUMENT_BYTES
-        )
 
 
 def _cursor(tenant: str, last: Thread) -> str:
