@@ -45,7 +45,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from everthread.model import (
     Appended,
@@ -60,6 +60,9 @@ from everthread.model import (
     ThreadKey,
     Truncated,
 )
+
+if TYPE_CHECKING:
+    from everthread.wrappers.tenant import Quota, TenantStore
 
 REMEMBERED_APPENDS = 1000
 """How many of a thread's newest append ids an engine remembers at least."""
@@ -100,6 +103,22 @@ class Store(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def tenant(self, tenant: str, *, quota: Quota | None = None) -> TenantStore:
+        """A view of this store in which there is only one tenant: no call on it reaches another's data.
+
+        It shares this store's connection and never closes it.
+
+        Args:
+            tenant: Within the view, the default tenant ``""`` stands for it.
+            quota: The most that the tenant may keep, where it writes through this view.
+
+        Raises:
+            InvalidIdentifierError: The tenant cannot be a name.
+        """
+        from everthread.wrappers.tenant import view_of_tenant
+
+        return view_of_tenant(self, tenant, quota=quota)
 
     # Messages
 

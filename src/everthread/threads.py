@@ -1,0 +1,218 @@
+"""What people do with threads as a whole: find, follow, tag, undo. Written once over the contract, for every engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime
+
+import msgspec
+
+from everthread import codec
+from everthread.contract import Store, read_all
+from everthread.errors import ConflictError, ThreadNotFoundError
+from everthread.model import (
+    Message,
+    Page,
+    Thread,
+    ThreadKey,
+    Truncated,
+    check_count,
+    to_milliseconds,
+)
+from everthread.retention import MAX_OPEN_CALLS, Span, add_span, links_of, resolve, safe_stop
+
+THREADS_A_PAGE = 1000
+MESSAGES_A_PAGE = 500
+
+
+class ThreadFilter(msgspec.Struct, frozen=True):
+    """Which threads are meant; a thread must pass everything that is given.
+
+    Attributes:
+        title: Is in the title, capitals apart. A thread without a title has an empty one.
+        metadata: Each of these keys has this value. Text matches by its words (``"7"`` also the number 7).
+        active_after: The last activity was then or later.
+        active_before: The last activity was before.
+    """
+
+    title: str = ""
+    metadata: Mapping[str, object] = {}
+    active_after: datetime | None = None
+    active_before: datetime | None = None
+
+    def accepts(self, thread: Thread) -> bool:
+        """Whether a thread passes."""
+        after, before = self.active_after, self.active_before
+        return (
+            self.title.casefold() in (thread.title or "").casefold()
+            and all(_is_tagged(thread.metadata, name, value) for name, value in self.metadata.items())
+            and (after is None or thread.updated_ms >= to_milliseconds(after))
+            and (before is None or thread.updated_ms < to_milliseconds(before))
+        )
+
+
+def _is_tagged(metadata: Mapping[str, object], name: str, wanted: object) -> bool:
+    if name not in metadata:
+        return False
+    value = metadata[name]
+    return value == wanted or (isinstance(wanted, str) and codec.encode(value) == wanted.encode())
+
+
+ALL_THREADS = ThreadFilter()
+
+
+async def find_threads(
+    store: Store, tenant: str = "", only: ThreadFilter = ALL_THREADS, *, page_size: int = THREADS_A_PAGE
+) -> AsyncIterator[Thread]:
+    """A tenant's threads that pass the filter, the newest activity first.
+
+    Reads pages as they are needed and keeps one in memory. With ``active_after`` it ends at the
+    first thread that is older; other filters look at every thread until the caller has enough.
+    """
+    cursor: str | None = None
+    oldest = 0 if only.active_after is None else to_milliseconds(only.active_after)
+    while True:
+        page: Page[Thread] = await store.list_threads(tenant, limit=page_size, cursor=cursor)
+        for thread in page:
+            if thread.updated_ms < oldest:
+                return
+            if only.accepts(thread):
+                yield thread
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a tenant keeps: how many threads and messages, and the payloads' bytes."""
+
+    threads: int = 0
+    messages: int = 0
+    size: int = 0
+
+
+async def usage(store: Store, tenant: str = "") -> Usage:
+    """Adds up a tenant's threads. Costs a listing of all of them, `THREADS_A_PAGE` a round trip."""
+    threads = messages = size = 0
+    async for thread in find_threads(store, tenant):
+        threads, messages, size = threads + 1, messages + thread.count, size + thread.size
+    return Usage(threads, messages, size)
+
+
+async def follow(
+    store: Store, key: ThreadKey, *, start: int = 0, interval: float = 0.25, page_size: int = MESSAGES_A_PAGE
+) -> AsyncIterator[Message]:
+    """The messages of a thread from position ``start`` on, and then each new one soon after it is stored.
+
+    Ends only when the caller stops. Each look costs one read of at most ``page_size`` messages. What
+    is dropped meanwhile is not told; a thread that was deleted and begun anew is shown from its start.
+
+    Args:
+        interval: Seconds between two looks when there is nothing new.
+    """
+    while True:
+        page = await store.read(key, start=start, limit=page_size)
+        for message in page:
+            yield message
+        if page:
+            start = page[-1].seq + 1
+        elif page.next_seq < start:
+            start = 0
+            continue
+        if len(page) < page_size:
+            await asyncio.sleep(interval)
+
+
+async def tag_thread(store: Store, key: ThreadKey, tags: Mapping[str, object], *, remove: Iterable[str] = ()) -> Thread:
+    """Changes some of a thread's metadata and leaves the rest, also when others change it at the same time.
+
+    Raises:
+        ThreadNotFoundError: There is no such thread.
+    """
+    dropped = set(remove)
+    while True:
+        thread = await existing_thread(store, key)
+        kept = {name: value for name, value in thread.metadata.items() if name not in dropped}
+        try:
+            return await store.update_thread(key, metadata={**kept, **tags}, expected_revision=thread.revision)
+        except ConflictError:
+            # Somebody's change went through, so all together make progress.
+            continue
+
+
+async def existing_thread(store: Store, key: ThreadKey) -> Thread:
+    """What is known of a thread.
+
+    Raises:
+        ThreadNotFoundError: There is no such thread.
+    """
+    thread = await store.get_thread(key)
+    if thread is None:
+        raise ThreadNotFoundError(f"There is no {key}.")
+    return thread
+
+
+# Undoing
+
+
+async def undo_position(store: Store, key: ThreadKey, turns: int = 1) -> int:
+    """Where the last ``turns`` turns begin: what `undo` passes to ``truncate``. Costs their messages.
+
+    The thread's oldest position if it has no more turns than that.
+    """
+    check_count(turns, "turns", least=1)
+    begun: set[int] = set()
+    start, before = 0, None
+    while True:
+        page = await store.read_last(key, MESSAGES_A_PAGE, before=before)
+        for message in reversed(page.messages):
+            if message.turn not in begun and len(begun) == turns:
+                return start
+            begun.add(message.turn)
+            start = message.seq
+        if len(page) < MESSAGES_A_PAGE:
+            return page.head_seq
+        before = start
+
+
+async def undo(store: Store, key: ThreadKey, turns: int = 1) -> Truncated:
+    """Drops the last whole turns of a thread for good; says what was dropped.
+
+    A turn is what one append wrote. Where a call in an older turn is answered only in a dropped
+    one, the call goes too. The dropped positions are not given again. A turn that is appended at the
+    same moment may go as well.
+
+    Raises:
+        ThreadNotFoundError: There is no such thread.
+    """
+    await existing_thread(store, key)
+    return await store.truncate(key, stop=await undo_position(store, key, turns))
+
+
+async def safe_cut(store: Store, key: ThreadKey, position: int) -> int:
+    """The highest position at or below ``position`` that separates no tool result from its call.
+
+    It is where ``truncate(stop=position)`` would cut. Reads the thread up to there, and on until the
+    calls that are open there are answered; in pages, and keeps only how calls and results hang together.
+
+    Raises:
+        CorruptRecordError: A message cannot be decoded.
+    """
+    spans: list[Span] = []
+    called: dict[str, int] = {}
+    async for message in read_all(store, key):
+        if message.seq >= position and not any(at < position for at in called.values()):
+            break
+        seen = codec.view(message, key)
+        links = links_of([([call.id for call in seen.calls], [result.id for result in seen.results])])
+        for span in resolve(links, message.seq, called):
+            add_span(spans, *span)
+        for call_id, _ in links.early_results:
+            called.pop(call_id, None)
+        for call_id, _ in links.open_calls:
+            called.pop(call_id, None)
+            called[call_id] = message.seq
+        while len(called) > MAX_OPEN_CALLS:
+            del called[next(iter(called))]
+    return safe_stop(spans, position)

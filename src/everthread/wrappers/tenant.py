@@ -1,0 +1,281 @@
+"""One tenant's part of a store: whoever holds this view reaches nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from everthread.contract import Store, SupportsSearch
+from everthread.errors import InvalidIdentifierError, LimitExceededError, OutcomeUnknownError
+from everthread.model import (
+    Appended,
+    Document,
+    MessagePage,
+    NewMessage,
+    Page,
+    Retention,
+    SearchHit,
+    Thread,
+    ThreadKey,
+    Truncated,
+    check_count,
+    check_identifier,
+)
+from everthread.threads import usage
+
+REFRESH_SECONDS = 60.0
+LEAST_SECONDS_BETWEEN = 1.0
+"""A tenant that keeps knocking at its limit does not make the store add up its threads more often than this."""
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """The most that a tenant may keep. It is enforced by the view that it was given to.
+
+    No engine keeps such a sum, so the view adds up the tenant's threads (`everthread.threads.usage`)
+    before its first append and every ``refresh_seconds``, and counts its own appends in between. An append
+    costs nothing more meanwhile. Views in other processes may therefore together go over
+    the limit by what they write within that time; one view alone does not. What trimming frees counts
+    from the next sum on, which is taken at once where an append would be refused.
+
+    Raises:
+        ConfigurationError: A limit is negative or not a whole number.
+    """
+
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    refresh_seconds: float = REFRESH_SECONDS
+
+    def __post_init__(self) -> None:
+        check_count(self.max_messages, "max_messages", optional=True)
+        check_count(self.max_bytes, "max_bytes", optional=True)
+
+
+class TenantStore(Store):
+    """A store in which there is only one tenant; made by `Store.tenant`.
+
+    In it the default tenant ``""`` stands for the view's own, so that code which knows nothing of
+    tenants works within one. A key of any other tenant is refused with `InvalidIdentifierError`.
+    What comes back carries the tenant's true name.
+
+    The view shares the store's connection and never closes it: close the store when all its views
+    are done with.
+
+    Args:
+        inner: The store that the view is of.
+        tenant: The only one that there is here.
+        quota: See `Quota`.
+        clock: Seconds, for the age of the quota's sum.
+    """
+
+    def __init__(
+        self, inner: Store, tenant: str, *, quota: Quota | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._inner = inner
+        self._tenant = check_identifier(tenant, "tenant", may_be_empty=True)
+        self._meter = None if quota is None else _Meter(inner, tenant, quota, clock)
+
+    @property
+    def location(self) -> str:
+        return f"{self._inner.location} (tenant {self._tenant!r})"
+
+    def __repr__(self) -> str:
+        return f"<TenantStore {self._tenant!r} of {self._inner!r}>"
+
+    def tenant(self, tenant: str, *, quota: Quota | None = None) -> TenantStore:
+        """A view of the same tenant; a limit that this view has stays in force."""
+        return view_of_tenant(self, self._own_tenant(tenant), quota=quota)
+
+    async def open(self) -> None:
+        await self._inner.open()
+
+    async def aclose(self) -> None:
+        """Does nothing: the store may have other views."""
+
+    # Messages
+
+    async def append(
+        self,
+        key: ThreadKey,
+        messages: Sequence[NewMessage],
+        *,
+        append_id: str | None = None,
+        expected_seq: int | None = None,
+        retention: Retention | None = None,
+        default_title: str | None = None,
+    ) -> Appended:
+        own = self._own(key)
+
+        async def proceed() -> Appended:
+            return await self._inner.append(
+                own,
+                messages,
+                append_id=append_id,
+                expected_seq=expected_seq,
+                retention=retention,
+                default_title=default_title,
+            )
+
+        return await (proceed() if self._meter is None else self._meter.around(proceed, messages))
+
+    async def read(
+        self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
+    ) -> MessagePage:
+        return await self._inner.read(self._own(key), start=start, stop=stop, limit=limit)
+
+    async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
+        return await self._inner.read_last(self._own(key), count, before=before)
+
+    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
+        return await self._inner.truncate(self._own(key), start=start, stop=stop)
+
+    # Threads
+
+    async def get_thread(self, key: ThreadKey) -> Thread | None:
+        return await self._inner.get_thread(self._own(key))
+
+    async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
+        return await self._inner.list_threads(self._own_tenant(tenant), limit=limit, cursor=cursor)
+
+    async def update_thread(
+        self,
+        key: ThreadKey,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        expected_revision: int | None = None,
+    ) -> Thread:
+        return await self._inner.update_thread(
+            self._own(key), title=title, metadata=metadata, expected_revision=expected_revision
+        )
+
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        return await self._inner.delete_thread(self._own(key))
+
+    async def delete_tenant(self, tenant: str) -> int:
+        return await self._inner.delete_tenant(self._own_tenant(tenant))
+
+    # Documents
+
+    async def get_document(self, key: ThreadKey, name: str) -> Document | None:
+        return await self._inner.get_document(self._own(key), name)
+
+    async def put_document(
+        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
+    ) -> Document:
+        return await self._inner.put_document(self._own(key), name, value, expected_revision=expected_revision)
+
+    async def delete_document(self, key: ThreadKey, name: str) -> bool:
+        return await self._inner.delete_document(self._own(key), name)
+
+    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+        return await self._inner.list_documents(self._own(key))
+
+    # Whose it is
+
+    def _own(self, key: ThreadKey) -> ThreadKey:
+        if not isinstance(key, ThreadKey):
+            raise InvalidIdentifierError(f"A thread is named by a ThreadKey, not by {type(key).__name__}.")
+        return key if key.tenant == self._tenant else ThreadKey(key.thread_id, self._own_tenant(key.tenant))
+
+    def _own_tenant(self, tenant: str) -> str:
+        if check_identifier(tenant, "tenant", may_be_empty=True) not in {"", self._tenant}:
+            raise InvalidIdentifierError(f"Only tenant {self._tenant!r} can be reached through this view.")
+        return self._tenant
+
+
+class SearchableTenantStore(TenantStore, SupportsSearch):
+    """The view of a store that can search: finds the tenant's messages only."""
+
+    async def search(self, tenant: str, text: str, *, limit: int = 20, cursor: str | None = None) -> Page[SearchHit]:
+        assert isinstance(self._inner, SupportsSearch)
+        return await self._inner.search(self._own_tenant(tenant), text, limit=limit, cursor=cursor)
+
+
+def view_of_tenant(store: Store, tenant: str, *, quota: Quota | None = None) -> TenantStore:
+    """The view of one tenant, with the abilities that the store has."""
+    kind = SearchableTenantStore if isinstance(store, SupportsSearch) else TenantStore
+    return kind(store, tenant, quota=quota)
+
+
+class _Meter:
+    """How much a tenant keeps, as far as one view knows."""
+
+    def __init__(self, store: Store, tenant: str, quota: Quota, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._tenant = tenant
+        self._quota = quota
+        self._clock = clock
+        self._kept = _Amount()
+        # Appends that are under way count too, or many at once would all find room.
+        self._under_way = _Amount()
+        self._taken_at: float | None = None
+        self._taking = asyncio.Lock()
+
+    async def around(self, proceed: Callable[[], Awaitable[Appended]], messages: Sequence[NewMessage]) -> Appended:
+        """Appends if there is room.
+
+        Raises:
+            LimitExceededError: The tenant would keep more than it may.
+        """
+        amount = _amount(messages)
+        async with self._taking:
+            await self._make_sure_of_room(amount)
+            self._under_way = self._under_way.plus(amount)
+        is_kept = False
+        try:
+            appended = await proceed()
+            is_kept = not appended.replayed
+            return appended
+        except OutcomeUnknownError:
+            is_kept = True
+            raise
+        finally:
+            self._under_way = self._under_way.plus(amount, -1)
+            if is_kept:
+                self._kept = self._kept.plus(amount)
+
+    async def _make_sure_of_room(self, amount: _Amount) -> None:
+        if self._age() > self._quota.refresh_seconds:
+            await self._take_sum()
+        excess = self._excess(amount)
+        if excess is not None and self._age() > LEAST_SECONDS_BETWEEN:
+            await self._take_sum()
+            excess = self._excess(amount)
+        if excess is not None:
+            raise excess
+
+    def _age(self) -> float:
+        return float("inf") if self._taken_at is None else self._clock() - self._taken_at
+
+    async def _take_sum(self) -> None:
+        found = await usage(self._store, self._tenant)
+        self._kept, self._taken_at = _Amount(found.messages, found.size), self._clock()
+
+    def _excess(self, amount: _Amount) -> LimitExceededError | None:
+        after = self._kept.plus(self._under_way).plus(amount)
+        limits = (("messages", after.messages, self._quota.max_messages), ("bytes", after.size, self._quota.max_bytes))
+        for what, size, limit in limits:
+            if limit is not None and size > limit:
+                return LimitExceededError(
+                    f"Tenant {self._tenant!r} would keep {size:,} {what}: its quota is {limit:,}.", size, limit
+                )
+        return None
+
+
+class _Amount(msgspec.Struct, frozen=True):
+    messages: int = 0
+    size: int = 0
+
+    def plus(self, other: _Amount, times: int = 1) -> _Amount:
+        return _Amount(self.messages + times * other.messages, self.size + times * other.size)
+
+
+def _amount(messages: Sequence[NewMessage]) -> _Amount:
+    # What is no message is refused by the store, with its own words.
+    found = (
+        [message for message in messages if isinstance(message, NewMessage)] if isinstance(messages, Sequence) else []
+    )
+    return _Amount(len(found), sum(len(message.payload) for message in found))
