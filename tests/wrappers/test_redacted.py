@@ -1,0 +1,117 @@
+"""A redacting store keeps every guarantee, and what the hook takes out is never written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from everthread import ConfigurationError, InvalidMessageError, NewMessage, ThreadKey, new_message
+from everthread.contract import Store
+from everthread.engines.memory import MemoryStore
+from everthread.testing import Harness, StoreContractSuite
+from everthread.wrappers.redacted import Redacted
+from tests.wrappers.harnesses import WrappedHarness, memory_place, sqlite_places
+
+KEY = ThreadKey("a", "acme")
+CARD = re.compile(r"\b(?:\d[ -]?){13,16}\b")
+
+
+def without_cards(text: str) -> str:
+    return CARD.sub("<card>", text)
+
+
+class TestOverMemory(StoreContractSuite):
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return WrappedHarness(memory_place, lambda store: Redacted(store, lambda text: text))
+
+
+class TestOverSqlite(StoreContractSuite):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Harness:
+        return WrappedHarness(sqlite_places(tmp_path), lambda store: Redacted(store, lambda text: text))
+
+
+@pytest.fixture
+async def inner():
+    async with MemoryStore() as store:
+        yield store
+
+
+@pytest.fixture
+def store(inner: Store) -> Store:
+    return Redacted(inner, without_cards)
+
+
+async def test_texts_and_numbers_of_a_message_are_redacted_wherever_they_stand(store: Store, inner: Store) -> None:
+    call = {"id": "c", "function": {"name": "pay", "arguments": '{"card": "4111 1111 1111 1111"}'}}
+    value = {"role": "assistant", "tool_calls": [call], "n": 4111111111111111, "4111111111111111": [1, "plain"]}
+    await store.append(KEY, [new_message(value)])
+    kept = json.loads((await inner.read(KEY))[0].payload)
+    assert kept["tool_calls"][0]["function"]["arguments"] == '{"card": "<card>"}'
+    assert (kept["n"], kept["<card>"], kept["role"]) == ("<card>", [1, "plain"], "assistant")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'"4111111111111111"',
+        b'{"a":"4111111111111111","a":1}',
+        b'"4111\\u0031111 11111111"',
+        b'["\\"4111111111111111"]',
+        b'"\\\\4111111111111111"',
+    ],
+)
+async def test_no_way_of_writing_it_in_json_hides_it(store: Store, inner: Store, payload: bytes) -> None:
+    await store.append(KEY, [NewMessage(payload)])
+    kept = (await inner.read(KEY))[0].payload
+    assert b"<card>" in kept
+    assert not CARD.search(str(json.loads(kept, object_pairs_hook=list)))
+
+
+async def test_what_is_not_redacted_stays_byte_for_byte(store: Store, inner: Store) -> None:
+    await store.append(KEY, [NewMessage(b'{ "a" : 1.10, "card":"4111111111111111" , "b":1e400,"b":"\\u00e9" }')])
+    assert (await inner.read(KEY))[0].payload == b'{ "a" : 1.10, "card":"<card>" , "b":1e400,"b":"\\u00e9" }'
+
+
+async def test_titles_metadata_and_documents_are_redacted(store: Store, inner: Store) -> None:
+    await store.append(KEY, [new_message({"x": 1})], default_title="card 4111111111111111")
+    thread = await inner.get_thread(KEY)
+    assert thread is not None
+    assert thread.title == "card <card>"
+    await store.update_thread(KEY, title="4111111111111111!", metadata={"m": ["4111111111111111"]})
+    await store.put_document(KEY, "d", b'{"d":"4111111111111111"}')
+    thread, document = await inner.get_thread(KEY), await inner.get_document(KEY, "d")
+    assert thread is not None
+    assert document is not None
+    assert (thread.title, thread.metadata, document.value) == ("<card>!", {"m": ["<card>"]}, b'{"d":"<card>"}')
+
+
+async def test_a_call_whose_id_is_redacted_keeps_its_result(store: Store) -> None:
+    call = "call 4111111111111111"
+    await store.append(KEY, [NewMessage(b"1", calls=(call,)), NewMessage(b"2", results=(call,)), NewMessage(b"3")])
+    assert (await store.truncate(KEY, start=1)).head_seq == 2
+
+
+async def test_a_hook_that_fails_stores_nothing_and_tells_no_content(inner: Store) -> None:
+    def failing(text: str) -> str:
+        raise ValueError(f"cannot read {text}")
+
+    with pytest.raises(InvalidMessageError, match="ValueError") as caught:
+        await Redacted(inner, failing).append(KEY, [NewMessage(b'"private words"')])
+    assert "private" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert await inner.get_thread(KEY) is None
+
+
+async def test_a_hook_that_gives_no_text_is_refused(inner: Store) -> None:
+    with pytest.raises(InvalidMessageError):
+        await Redacted(inner, lambda text: None).append(KEY, [NewMessage(b'"x"')])  # pyright: ignore
+    with pytest.raises(InvalidMessageError):
+        await Redacted(inner, lambda text: "\ud800").append(KEY, [NewMessage(b'"x"')])
+    with pytest.raises(ConfigurationError):
+        Redacted(inner, "not a function")  # pyright: ignore
+    assert await inner.get_thread(KEY) is None
