@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import asyncpg
 import pytest
 
+from everthread import Store, open_store
 from everthread.model import ThreadKey
-from everthread.testing import CorruptibleHarness, StoreContractSuite, UrlHarness
-from tests.postgres_server import PostgresServer, fresh_url
+from everthread.testing import (
+    CorruptibleHarness,
+    CorruptionSuite,
+    ProcessSuite,
+    SecretHarness,
+    SecretSuite,
+    ServerHarness,
+    ServerSuite,
+    StoreContractSuite,
+    UrlHarness,
+)
+from tests.postgres_server import PostgresServer, fresh_url, postgres_server
+from tests.servers import free_port
 
 
 class PostgresHarness(UrlHarness, CorruptibleHarness):
@@ -17,7 +31,7 @@ class PostgresHarness(UrlHarness, CorruptibleHarness):
         await connection.execute(
             f"UPDATE {schema}.messages SET payload = $1 WHERE seq = $2 AND thread = "
             f"(SELECT id FROM {schema}.threads WHERE tenant = $3 AND thread_id = $4)",
-            payload.decode(),
+            payload.decode("latin-1"),  # text holds no bytes that are not UTF-8
             seq,
             key.tenant,
             key.thread_id,
@@ -25,7 +39,64 @@ class PostgresHarness(UrlHarness, CorruptibleHarness):
         await connection.close()
 
 
+class RestartedHarness(PostgresHarness, ServerHarness):
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__(lambda: fresh_url(server))
+        self._server = server
+
+    def kill_server(self) -> None:
+        self._server.kill()
+
+    def start_server(self) -> None:
+        self._server.start()
+
+
+class PasswordHarness(UrlHarness, SecretHarness):
+    secret = "correct-horse"
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__(lambda: fresh_url(server).replace("postgres@", f"postgres:{self.secret}@"))
+
+    def open_unreachable(self) -> Store:
+        return open_store(f"postgresql://ana:{self.secret}@127.0.0.1:{free_port()}/db?password={self.secret}")
+
+
+@pytest.fixture
+def harness(postgres: PostgresServer) -> PostgresHarness:
+    return PostgresHarness(lambda: fresh_url(postgres))
+
+
 class TestPostgres(StoreContractSuite):
     @pytest.fixture
-    def harness(self, postgres: PostgresServer) -> PostgresHarness:
-        return PostgresHarness(lambda: fresh_url(postgres))
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
+class TestPostgresAcrossProcesses(ProcessSuite):
+    @pytest.fixture
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
+class TestPostgresAfterCorruption(CorruptionSuite):
+    @pytest.fixture
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
+class TestPostgresSecrets(SecretSuite):
+    @pytest.fixture
+    def harness(self, postgres: PostgresServer) -> PasswordHarness:
+        return PasswordHarness(postgres)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+class TestPostgresAcrossRestarts(ServerSuite):
+    @pytest.fixture
+    def harness(self, own_server: PostgresServer) -> RestartedHarness:
+        return RestartedHarness(own_server)

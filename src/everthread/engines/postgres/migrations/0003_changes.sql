@@ -51,7 +51,8 @@ BEGIN
     IF p_stop < v_next THEN
         PERFORM @drop_tail(v_thread, p_stop);
     END IF;
-    RETURN QUERY UPDATE @threads t SET updated_ms = @now(p_now) WHERE t.id = v_thread
+    RETURN QUERY UPDATE @threads t
+        SET updated_ms = CASE WHEN p_stop IS NULL THEN updated_ms ELSE @now(p_now) END WHERE t.id = v_thread
         RETURNING v_before - t.count, t.head_seq, t.next_seq;
 END $$;
 
