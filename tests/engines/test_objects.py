@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -295,6 +296,22 @@ async def test_nothing_that_is_logged_or_raised_holds_content(
             await store.append(KEY, TURN)
     assert "private" not in str(caught.value) + caplog.text
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value) + caplog.text
+
+
+@pytest.mark.usefixtures("credentials")
+async def test_a_process_that_ends_right_after_its_last_call_ends_well(object_server: Server) -> None:
+    url = s3_url(object_server)
+    program = (
+        "import asyncio, sys, everthread\n"
+        "async def main():\n"
+        "    async with everthread.open_store(sys.argv[1]) as store:\n"
+        "        await store.append(everthread.ThreadKey('a'), [everthread.NewMessage(b'1')])\n"
+        "asyncio.run(main())\n"
+    )
+    processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, url) for _ in range(10)]
+    assert [await process.wait() for process in processes] == [0] * 10
+    async with open_store(url) as store:
+        assert len(await store.read(KEY)) == 10
 
 
 # Directories

@@ -6,29 +6,24 @@ the same, so this is done here.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 from everthread.engines._segments.names import nonce
-from everthread.engines._segments.storage import Found, Listed, Storage
-from everthread.errors import ConfigurationError, EverthreadError, StoreUnavailableError, UnsupportedError
+from everthread.engines._segments.storage import Found, Listed
+from everthread.engines._segments.threads import ThreadedStorage
+from everthread.errors import ConfigurationError, StoreUnavailableError, UnsupportedError
 
-_THREADS = 8
 _CHUNK = 1000
 _SCRATCH = ".new"
 _LOCK = ".lock"
 _SCRATCH_SECONDS = 3600
 
-R = TypeVar("R")
 
-
-class DirectoryStorage(Storage):
+class DirectoryStorage(ThreadedStorage):
     """Objects as files below a directory, which is created if it is not there.
 
     A file is written under a scratch name, flushed to the disk and then given its name by a hard link (which fails if
@@ -41,6 +36,7 @@ class DirectoryStorage(Storage):
             be lost when the machine (not the process) goes down.
     """
 
+    threads = 8
     max_object_bytes = 256 * 1024 * 1024
 
     def __init__(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
@@ -49,57 +45,42 @@ class DirectoryStorage(Storage):
         except (RuntimeError, OSError) as error:
             raise ConfigurationError(f"The directory cannot be resolved: {type(error).__name__}.") from None
         self._sync = sync
-        self._pool: ThreadPoolExecutor | None = None
 
     @property
     def location(self) -> str:
         return self._root.as_uri()
 
-    async def open(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="everthread-directory")
-        await self._run(self._prepare)
-
-    async def close(self) -> None:
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
-            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
-
     async def create(self, folder: str, name: str, data: bytes) -> bool:
-        return await self._run(lambda: self._write(folder, name, data, os.link))
+        return await self.run(lambda: self._write(folder, name, data, os.link))
 
     async def put(self, folder: str, name: str, data: bytes) -> None:
-        await self._run(lambda: self._write(folder, name, data, os.replace))
+        await self.run(lambda: self._write(folder, name, data, os.replace))
 
     async def replace(self, folder: str, name: str, data: bytes, tag: str) -> bool:
-        return await self._run(lambda: self._replace(folder, name, data, tag))
+        return await self.run(lambda: self._replace(folder, name, data, tag))
 
     async def get(self, folder: str, name: str) -> Found | None:
-        return await self._run(lambda: _read(self._root / folder / name))
+        return await self.run(lambda: _read(self._root / folder / name))
 
     async def delete(self, folder: str, names: Collection[str]) -> None:
-        await self._run(lambda: self._delete(folder, names))
+        await self.run(lambda: self._delete(folder, names))
 
     async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
-        names = await self._run(lambda: _names(self._root / folder, after))
+        names = await self.run(lambda: _names(self._root / folder, after))
         for at in range(0, len(names), _CHUNK):
             chunk = names[at : at + _CHUNK]
-            listed = await self._run(lambda chunk=chunk: _with_times(self._root / folder, chunk))
+            listed = await self.run(lambda chunk=chunk: _with_times(self._root / folder, chunk))
             if listed:
                 yield listed
 
-    async def _run(self, work: Callable[[], R]) -> R:
-        if self._pool is None:
-            raise StoreUnavailableError(f"{self.location} is closed.")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except EverthreadError:
-            raise
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise ConfigurationError(f"{self.location} cannot be used: {error.strerror}.") from None
-        except OSError as error:
-            raise StoreUnavailableError(f"{self.location} failed: {error.strerror or type(error).__name__}.") from None
+    def typed(self, error: Exception) -> Exception:
+        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)):
+            return ConfigurationError(f"{self.location} cannot be used: {error.strerror}.")
+        if isinstance(error, OSError):
+            return StoreUnavailableError(f"{self.location} failed: {error.strerror or type(error).__name__}.")
+        return error
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         scratch = self._root / _SCRATCH
         _make_folder(scratch)
         # What a writer left that was killed; nobody else knows these names.

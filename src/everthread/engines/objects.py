@@ -6,7 +6,7 @@ from the environment in each cloud's usual ways. Needs ``pip install 'everthread
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -18,12 +18,14 @@ from everthread._extras import import_extra
 from everthread.engines._directory import DirectoryStorage
 from everthread.engines._segments.engine import SegmentEngine
 from everthread.engines._segments.storage import Found, Listed, Storage
-from everthread.errors import ConfigurationError, EverthreadError, LimitExceededError, StoreUnavailableError
+from everthread.engines._segments.threads import ThreadedStorage
+from everthread.errors import ConfigurationError, LimitExceededError, StoreUnavailableError
 from everthread.settings import engine_options, flag, scheme_of
 
 MAX_OBJECT_BYTES = 256 * 1024 * 1024
 """Far below what the services take in one request, and what a process should hold in memory for one turn."""
 
+_CHUNK = 1000
 _REFUSED = {"PermissionDeniedError", "UnauthenticatedError"}
 _STATUS = re.compile(r"status code: (\d{3})")
 
@@ -54,14 +56,18 @@ class ObjectStore(SegmentEngine):
         return cls(_storage(rest, connection), **settings)
 
 
-class ServiceStorage(Storage):
-    """Objects in a service, through obstore.
+class ServiceStorage(ThreadedStorage):
+    """Objects in a service, through obstore's blocking calls.
+
+    Its asynchronous ones leave threads behind that touch Python objects after the last answer; a process that ends
+    then is aborted (https://github.com/PyO3/pyo3-async-runtimes/issues/40).
 
     Args:
         store: An obstore store.
         location: Where that is, without secrets.
     """
 
+    threads = 32
     max_object_bytes = MAX_OBJECT_BYTES
 
     def __init__(self, store: Any, location: str) -> None:
@@ -74,83 +80,67 @@ class ServiceStorage(Storage):
     def location(self) -> str:
         return self._location
 
-    async def open(self) -> None:
+    def prepare(self) -> None:
         # Finds out now, not at the first append, that the bucket is missing or the credentials are wrong.
-        async for _ in self.list("r"):
-            return
-
-    async def close(self) -> None: ...
+        next(iter(self._obstore.list(self._store, "r/")), None)
 
     async def create(self, folder: str, name: str, data: bytes) -> bool:
-        return await self._put(folder, name, data, "create")
+        return await self.run(lambda: self._put(f"{folder}/{name}", data, "create"))
 
     async def put(self, folder: str, name: str, data: bytes) -> None:
-        await self._put(folder, name, data, "overwrite")
+        await self.run(lambda: self._put(f"{folder}/{name}", data, "overwrite"))
 
     async def replace(self, folder: str, name: str, data: bytes, tag: str) -> bool:
-        return await self._put(folder, name, data, {"e_tag": tag})
+        return await self.run(lambda: self._put(f"{folder}/{name}", data, {"e_tag": tag}))
 
-    async def _put(self, folder: str, name: str, data: bytes, mode: object) -> bool:
-        # One request whatever the size: a part of an upload must never be what a condition applies to.
-        path = f"{folder}/{name}"
+    async def get(self, folder: str, name: str) -> Found | None:
+        return await self.run(lambda: self._get(f"{folder}/{name}"))
+
+    async def delete(self, folder: str, names: Collection[str]) -> None:
+        paths = [f"{folder}/{name}" for name in names]
+        await self.run(lambda: self._delete(paths))
+
+    async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
+        offset = f"{folder}/{after}" if after else None
+        chunks = iter(self._obstore.list(self._store, f"{folder}/", offset=offset, chunk_size=_CHUNK))
+        while (chunk := await self.run(lambda: next(chunks, None))) is not None:
+            # Azure's emulator and OneLake do not know offsets and give all names.
+            listed = [each for each in map(_listed, chunk) if each.name > after]
+            if listed:
+                yield listed
+
+    def _put(self, path: str, data: bytes, mode: object) -> bool:
         try:
-            await self._obstore.put_async(self._store, path, data, mode=mode, use_multipart=False)
+            # One request whatever the size: a part of an upload must never be what a condition applies to.
+            self._obstore.put(self._store, path, data, mode=mode, use_multipart=False)
         except (self._errors.AlreadyExistsError, self._errors.PreconditionError):
             return False
         except FileNotFoundError:
             if isinstance(mode, dict):
                 return False
-            raise ConfigurationError(f"{self._location} does not exist: create it first.") from None
-        except Exception as error:
-            raise self._typed(error) from None
+            raise
         return True
 
-    async def get(self, folder: str, name: str) -> Found | None:
+    def _get(self, path: str) -> Found | None:
         try:
-            found = await self._obstore.get_async(self._store, f"{folder}/{name}")
-            data = await found.bytes_async()
+            found = self._obstore.get(self._store, path)
+            return Found(bytes(found.bytes()), found.meta["e_tag"] or "")
         except FileNotFoundError:
             return None
-        except Exception as error:
-            raise self._typed(error) from None
-        return Found(bytes(data), found.meta["e_tag"] or "")
 
-    async def delete(self, folder: str, names: Collection[str]) -> None:
-        paths = [f"{folder}/{name}" for name in names]
+    def _delete(self, paths: Collection[str]) -> None:
         try:
-            await self._obstore.delete_async(self._store, paths)
+            self._obstore.delete(self._store, paths)
         except FileNotFoundError:
             # Azure refuses to delete what is not there, and says nothing of the others.
-            await asyncio.gather(*map(self._delete_one, paths))
-        except Exception as error:
-            raise self._typed(error) from None
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    self._obstore.delete(self._store, path)
 
-    async def _delete_one(self, path: str) -> None:
-        try:
-            await self._obstore.delete_async(self._store, path)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise self._typed(error) from None
-
-    async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
-        offset = f"{folder}/{after}" if after else None
-        try:
-            stream = self._obstore.list(self._store, f"{folder}/", offset=offset, chunk_size=1000)
-            async for chunk in stream:
-                # Azure's emulator and OneLake do not know offsets and give all names.
-                listed = [each for each in map(_listed, chunk) if each.name > after]
-                if listed:
-                    yield listed
-        except FileNotFoundError:
-            raise ConfigurationError(f"{self._location} does not exist: create it first.") from None
-        except EverthreadError:
-            raise
-        except Exception as error:
-            raise self._typed(error) from None
-
-    def _typed(self, error: Exception) -> Exception:
+    def typed(self, error: Exception) -> Exception:
         """An error of ours: obstore's own quote requests, which may hold signatures."""
+        if isinstance(error, FileNotFoundError):
+            return self._missing()
         if not isinstance(error, self._errors.BaseError):
             return error
         found = _STATUS.search(str(error))
@@ -158,11 +148,14 @@ class ServiceStorage(Storage):
         if type(error).__name__ in _REFUSED or status in {401, 403}:
             return ConfigurationError(f"{self._location} refuses these credentials: check them and their rights.")
         if status == 404:
-            return ConfigurationError(f"{self._location} does not exist: create it first.")
+            return self._missing()
         if status == 413:
             return LimitExceededError(f"{self._location} does not take an object of this size.", 0, MAX_OBJECT_BYTES)
         why = f"answers with status {status}" if status else "cannot be reached"
         return StoreUnavailableError(f"{self._location} {why}: check the network and the address, and try again.")
+
+    def _missing(self) -> ConfigurationError:
+        return ConfigurationError(f"{self._location} does not exist: create it first.")
 
 
 def _listed(item: Mapping[str, Any]) -> Listed:

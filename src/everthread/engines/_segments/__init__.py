@@ -1,9 +1,9 @@
 """A log of immutable entries over any storage that can create an object only if its name is free.
 
-`storage` says what a storage must do; `engine` is an `everthread.contract.Store` over one. In between: `names`
-(identifiers → names), `records` (what an entry holds), `cutting` (where a thread may be cut), `log` (the newest
-entry, and how the next one is written), `turns` (appends), `compaction`, `recency` (the list of threads) and
-`documents`. Nothing here knows which storage it is.
+`storage` says what a storage must do, `threads` helps those that block, `engine` is an `everthread.contract.Store`
+over one. In between: `names` (identifiers → names), `records` (what an entry holds), `cutting` (where a thread may be
+cut), `log` (the newest entry, and how the next one is written), `cache`, `turns` (appends), `compaction`, `recency`
+(the list of threads) and `documents`. Nothing here knows which storage it is.
 
 A thread is the objects ``t/{tenant}/{thread}/{number}``. Each mutation creates the next number, which fails if
 somebody else has created it, and carries the thread's small running state, so the newest entry alone says what

@@ -155,11 +155,13 @@ class SegmentEngine(BaseEngine):
                 cut = await drop_tail(state, stop, lambda run: self._threads.block(place, run))
                 called = await open_calls(self._threads, place, before)
                 state.calls.extend((call_id, -1) for call_id, at in called.items() if at >= cut)
-            state.updated_ms, state.marker = self._now_ms(), unique
             done = Truncated(before.count - state.count, state.head_seq, state.next_seq)
+            if stop is None:
+                return Draft(state)
+            state.updated_ms, state.marker = self._now_ms(), unique
             return Draft(state, replaces=marker_name(place, before))
 
-        await self._change(place, step, is_activity=True)
+        await self._change(place, step, is_activity=stop is not None)
         return done
 
     # Threads
