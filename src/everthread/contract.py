@@ -175,6 +175,7 @@ class Store(ABC):
         ``start`` drops the head; ``stop`` drops the tail (undo). A tool result is never cut from
         its call: ``start`` moves up and ``stop`` moves down to the nearest position where nothing is
         cut apart. Dropped positions are not given again. A ``start`` at or below the head drops nothing.
+        Undo is activity; dropping the head alone is not.
 
         Raises:
             ThreadNotFoundError: There is no such thread.

@@ -199,7 +199,7 @@ class Thread(msgspec.Struct, frozen=True):
     Attributes:
         count: How many messages are kept.
         size: Their payloads' total size in bytes.
-        updated_ms: The last append or truncate (activity), in milliseconds since 1970.
+        updated_ms: The last append or undo (activity), in milliseconds since 1970.
         revision: Counts the changes of title and metadata made by ``update_thread``.
         expires_ms: When the whole thread will be forgotten, or ``None``.
     """

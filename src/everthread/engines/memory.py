@@ -118,7 +118,8 @@ class MemoryStore(Engine):
             log.messages = [m for m in log.messages if m.seq < stop]
             log.spans = [span for span in log.spans if span[1] < stop]
             log.open_calls = {call: at for call, at in log.open_calls.items() if at < stop}
-        log.updated_ms = self._now_ms()
+        if stop is not None:
+            log.updated_ms = self._now_ms()
         return Truncated(count - len(log.messages), log.head_seq, log.next_seq)
 
     async def _get_thread(self, key: ThreadKey) -> Thread | None:

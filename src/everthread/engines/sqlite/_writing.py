@@ -235,7 +235,8 @@ class Writer(Session):
             self._drop_messages(log, stop, log.next_seq)
             self._run("drop_spans_from", log.id, stop)
             self._run("drop_open_calls_from", log.id, stop)
-        log.updated_ms = now_ms
+        if stop is not None:
+            log.updated_ms = now_ms
         self._save(log)
         return Truncated(count - log.count, log.head_seq, log.next_seq)
 

@@ -77,14 +77,21 @@ class Truncating(GuaranteeTests):
         assert (thread.count, thread.size, thread.title) == (0, 0, "title")
         assert [listed.key for listed in await store.list_threads(KEY.tenant)] == [KEY]
 
-    async def test_it_is_activity(self, harness: Harness) -> None:
+    async def test_undo_is_activity_and_dropping_the_head_is_not(self, harness: Harness) -> None:
         clock = Clock()
         async with harness.open(clock=clock) as store:
             first, second = ThreadKey("1"), ThreadKey("2")
             for key in (first, second):
-                await store.append(key, [said("a"), said("b")])
+                await store.append(key, [said("a"), said("b"), said("c")])
                 await pass_time(clock)
-            await store.truncate(first, stop=1)
+            before = await store.get_thread(first)
+            await store.truncate(first, start=1)
+            after = await store.get_thread(first)
+            assert before is not None
+            assert after is not None
+            assert after.updated_ms == before.updated_ms
+            assert [thread.key for thread in await store.list_threads()] == [second, first]
+            await store.truncate(first, stop=2)
             assert [thread.key for thread in await store.list_threads()] == [first, second]
 
     async def test_it_may_run_beside_appends(self, store: Store, other_store: Store) -> None:

@@ -28,6 +28,7 @@ drop_head(thread, tonumber(ARGV[4]))
 local stop = tonumber(ARGV[5])
 if stop and stop < thread.next then drop_tail(thread, span_around(thread, stop) or stop) end
 thread.tail = thread.count > 0 and fingerprint(call('LINDEX', LIST, -1)) or ''
-touch(thread)
+-- A list of others that was taken over just now is not in the index yet.
+if stop or thread.is_new then touch(thread) end
 save(thread)
 return { 0, count - thread.count, head_of(thread), thread.next }
