@@ -1,0 +1,230 @@
+"""`Traced`: spans, metrics and log lines of every call, and never what is in it.
+
+Names follow OpenTelemetry's conventions for database clients,
+https://opentelemetry.io/docs/specs/semconv/database/ ; what they do not name begins with ``everthread.``.
+Only OpenTelemetry's API is needed here: without an SDK in the application all of it does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+from everthread._extras import missing_extra
+from everthread.contract import Store
+from everthread.errors import ConflictError
+from everthread.model import (
+    Appended,
+    Document,
+    MessagePage,
+    NewMessage,
+    Page,
+    Retention,
+    ThreadKey,
+)
+from everthread.settings import scheme_of
+from everthread.wrappers._forwarding import WRITES, ForwardingStore
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+except ImportError as error:
+    raise missing_extra("otel", error) from error
+
+T = TypeVar("T")
+Attributes = dict[str, str | int]
+
+LOGGER = logging.getLogger("everthread.calls")
+
+_SYSTEMS = {"rediss": "redis", "unix": "redis", "postgres": "postgresql", "cosmos": "azure.cosmosdb"}
+"""The conventions' name of an engine's kind, where it is not the scheme itself."""
+
+_USUAL = {ConflictError.__name__, asyncio.CancelledError.__name__}
+"""What ends a call without anything being wrong."""
+
+# What the conventions advise for db.client.operation.duration, in seconds.
+_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+_BYTES = tuple(4.0**power for power in range(3, 13))
+_COUNTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+
+
+class Traced(ForwardingStore):
+    """A store whose every call is a span, a few metrics and a line in the log.
+
+        store = Traced(open_store("redis://localhost:6379/0"))
+
+    Spans are named after the call and the server (``append localhost:6379``) and carry ``db.system.name``,
+    ``db.operation.name``, ``server.address``, ``server.port``, ``error.type``, how many messages and bytes went which
+    way, and whether an append was a retry of one that had landed.
+
+    Metrics: ``db.client.operation.duration`` (s), ``everthread.messages`` and ``everthread.bytes`` (histograms a call,
+    with ``everthread.direction`` ``sent`` or ``received``), ``everthread.conflicts`` and ``everthread.retries``.
+
+    The logger ``everthread.calls`` gets a line a call: DEBUG, INFO for a conflict or a cancellation, WARNING for
+    another error; the span's attributes and ``everthread.seconds`` are fields of the record.
+
+    No id of a thread or tenant is told, since ids often name people: put those that you may show on a span of
+    your own around the call.
+
+    Args:
+        inner: Where it is kept; this store takes it over. Around `Encrypted` the bytes are the plain ones.
+        tracer_provider: The application's global one, if not given.
+        meter_provider: The application's global one, if not given.
+    """
+
+    def __init__(
+        self,
+        inner: Store,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self._tracer = trace.get_tracer("everthread", tracer_provider=tracer_provider)
+        self._meters = _Meters(metrics.get_meter("everthread", meter_provider=meter_provider))
+        self._where = _place_of(inner.location)
+        self._target = _target_of(self._where)
+
+    async def append(
+        self,
+        key: ThreadKey,
+        messages: Sequence[NewMessage],
+        *,
+        append_id: str | None = None,
+        expected_seq: int | None = None,
+        retention: Retention | None = None,
+        default_title: str | None = None,
+    ) -> Appended:
+        return await self._traced(
+            "append",
+            lambda: self._inner.append(
+                key,
+                messages,
+                append_id=append_id,
+                expected_seq=expected_seq,
+                retention=retention,
+                default_title=default_title,
+            ),
+            _sent(messages),
+        )
+
+    async def put_document(
+        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
+    ) -> Document:
+        return await self._traced(
+            "put_document",
+            lambda: self._inner.put_document(key, name, value, expected_revision=expected_revision),
+            {"everthread.bytes.sent": len(value)} if isinstance(value, bytes) else {},
+        )
+
+    async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
+        return await self._traced(call, proceed, {})
+
+    async def _traced(self, call: str, proceed: Callable[[], Awaitable[T]], sent: Attributes) -> T:
+        attributes: Attributes = {**self._where, "db.operation.name": call}
+        seen = dict(sent)
+        began = time.perf_counter()
+        with self._tracer.start_as_current_span(
+            f"{call} {self._target}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                result = await proceed()
+                seen |= _received(call, result)
+            except BaseException as error:
+                # Not the exception itself: the texts of other libraries' errors may quote content.
+                attributes["error.type"] = type(error).__name__
+                if isinstance(error, Exception):
+                    span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                raise
+            finally:
+                seconds = time.perf_counter() - began
+                span.set_attributes({**attributes, **seen})
+                self._meters.record(attributes, seen, seconds)
+                _log(call, attributes, seen, seconds)
+        return result
+
+
+class _Meters:
+    """The instruments of one store."""
+
+    def __init__(self, meter: metrics.Meter) -> None:
+        self._duration = meter.create_histogram(
+            "db.client.operation.duration", "s", "Duration of a call.", explicit_bucket_boundaries_advisory=_SECONDS
+        )
+        self._messages = meter.create_histogram(
+            "everthread.messages", "{message}", "Messages of a call.", explicit_bucket_boundaries_advisory=_COUNTS
+        )
+        self._bytes = meter.create_histogram(
+            "everthread.bytes", "By", "Payload bytes of a call.", explicit_bucket_boundaries_advisory=_BYTES
+        )
+        self._conflicts = meter.create_counter("everthread.conflicts", "{call}", "Calls refused: somebody wrote first.")
+        self._retries = meter.create_counter("everthread.retries", "{call}", "Appends that had landed before.")
+
+    def record(self, attributes: Attributes, seen: Attributes, seconds: float) -> None:
+        self._duration.record(seconds, attributes)
+        for what, instrument in (("messages", self._messages), ("bytes", self._bytes)):
+            for direction in ("sent", "received"):
+                amount = seen.get(f"everthread.{what}.{direction}")
+                if amount is not None:
+                    instrument.record(int(amount), {**attributes, "everthread.direction": direction})
+        if attributes.get("error.type") == ConflictError.__name__:
+            self._conflicts.add(1, attributes)
+        if seen.get("everthread.replayed"):
+            self._retries.add(1, attributes)
+
+
+def _log(call: str, attributes: Attributes, seen: Attributes, seconds: float) -> None:
+    error = attributes.get("error.type")
+    level = logging.DEBUG if error is None else logging.INFO if error in _USUAL else logging.WARNING
+    if LOGGER.isEnabledFor(level):
+        outcome = "done" if error is None else error
+        fields: Mapping[str, str | int | float] = {**attributes, **seen, "everthread.seconds": seconds}
+        LOGGER.log(level, "%s: %s in %.1f ms", call, outcome, seconds * 1000, extra=fields)
+
+
+def _place_of(location: str) -> Attributes:
+    place: Attributes = {"db.system.name": "other"}
+    try:
+        scheme = scheme_of(location)
+        place = {"db.system.name": _SYSTEMS.get(scheme, scheme)}
+        parts = urlsplit(location)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # No URL, or several hosts: which of them answers is the driver's affair.
+        return place
+    return place | ({"server.address": host} if host else {}) | ({"server.port": port} if port else {})
+
+
+def _target_of(place: Attributes) -> str:
+    port = place.get("server.port")
+    return str(place.get("server.address", place["db.system.name"])) + (f":{port}" if port else "")
+
+
+def _sent(messages: object) -> Attributes:
+    if not isinstance(messages, Sequence):
+        return {}
+    turn = [message for message in cast(Sequence[object], messages) if isinstance(message, NewMessage)]
+    return {"everthread.messages.sent": len(turn), "everthread.bytes.sent": sum(len(m.payload) for m in turn)}
+
+
+def _received(call: str, result: object) -> Attributes:
+    match result:
+        case Appended():
+            return {"everthread.replayed": 1} if result.replayed else {}
+        case MessagePage():
+            size = sum(len(message.payload) for message in result)
+            return {"everthread.messages.received": len(result), "everthread.bytes.received": size}
+        case Document() if call not in WRITES:
+            return {"everthread.bytes.received": len(result.value)}
+        case Page():
+            return {"db.response.returned_rows": len(cast(Page[object], result))}
+        case _:
+            return {}
