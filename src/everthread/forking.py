@@ -64,12 +64,12 @@ async def fork(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | 
         ConflictError: The target exists and is not this fork, or the source was trimmed while an
             interrupted copy waited.
     """
-    check_count(at, "at", optional=True)
-    document = await store.get_document(target, DOCUMENT)
-    begun = None if document is None else _known_origin(document, source, target, at)
+    begun = await _begun(store, source, target, at)
     if begun is not None and begun.messages is not None:
         return Forked(target, begun.stop, begun.messages, resumed=True)
-    origin = begun or await _begin(store, source, target, at)
+    origin = begun or await _new_origin(store, source, target, at)
+    if begun is None:
+        await store.put_document(target, DOCUMENT, _encoded(origin), expected_revision=0)
     copied = await _copy_messages(store, source, target, origin)
     thread = await existing_thread(store, source)
     await store.update_thread(target, title=thread.title, metadata=thread.metadata)
@@ -77,14 +77,30 @@ async def fork(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | 
     return Forked(target, origin.stop, copied, resumed=begun is not None)
 
 
-async def _begin(store: Store, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin:
+async def plan(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | None = None) -> Forked:
+    """What `fork` would do and give, without writing anything. Raises what it would raise."""
+    begun = await _begun(store, source, target, at)
+    origin = begun or await _new_origin(store, source, target, at)
+    messages = origin.messages
+    if messages is None:
+        messages = 0
+        async for batch in _batches(store, source, origin.stop, skip=0):
+            messages += sum(map(len, batch))
+    return Forked(target, origin.stop, messages, resumed=begun is not None)
+
+
+async def _begun(store: Store, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin | None:
+    check_count(at, "at", optional=True)
+    document = await store.get_document(target, DOCUMENT)
+    return None if document is None else _known_origin(document, source, target, at)
+
+
+async def _new_origin(store: Store, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin:
     thread = await existing_thread(store, source)
     if await store.get_thread(target) is not None:
         raise ConflictError(f"There is a {target} already, and it is not a fork of {source}.", 0)
     stop = thread.next_seq if at is None or at >= thread.next_seq else await safe_cut(store, source, at)
-    origin = _Origin(source.tenant, source.thread_id, at, stop, thread.head_seq)
-    await store.put_document(target, DOCUMENT, _encoded(origin), expected_revision=0)
-    return origin
+    return _Origin(source.tenant, source.thread_id, at, stop, thread.head_seq)
 
 
 def _known_origin(document: Document, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin:

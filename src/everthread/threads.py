@@ -10,7 +10,7 @@ import msgspec
 
 from everthread import codec
 from everthread.contract import Store, read_all
-from everthread.errors import ConflictError, ThreadNotFoundError
+from everthread.errors import ConflictError, CorruptRecordError, ThreadNotFoundError
 from everthread.model import (
     Message,
     Page,
@@ -24,6 +24,8 @@ from everthread.retention import MAX_OPEN_CALLS, Span, add_span, links_of, resol
 
 THREADS_A_PAGE = 1000
 MESSAGES_A_PAGE = 500
+_TITLE_SEARCH = 5
+"""How many of a thread's first messages are read for a title, where another program wrote it without one."""
 
 
 class ThreadFilter(msgspec.Struct, frozen=True):
@@ -82,6 +84,17 @@ async def find_threads(
         cursor = page.cursor
         if cursor is None:
             return
+
+
+async def title_of(store: Store, thread: Thread) -> str | None:
+    """A thread's title; if it has none, one from its first user message that is still kept."""
+    if thread.title:
+        return thread.title
+    first = await store.read(thread.key, limit=_TITLE_SEARCH)
+    try:
+        return codec.title_from(codec.view(message) for message in first)
+    except CorruptRecordError:
+        return None
 
 
 class Usage(msgspec.Struct, frozen=True):

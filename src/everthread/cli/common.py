@@ -21,8 +21,9 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 import click
 import msgspec
@@ -145,9 +146,46 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
+class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic only in the newest click
+    """A span of time in words: ``30s``, ``90m``, ``24h``, ``7d``, ``2w``."""
+
+    name = "age"
+    _units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        text = str(value)
+        unit = self._units.get(text[-1:])
+        if unit is None or not text[:-1].isdecimal() or len(text) > 6:
+            self.fail(f"{text!r} is no span of time: 30s, 90m, 24h, 7d and 2w are.", param, ctx)
+        return timedelta(**{unit: int(text[:-1])})
+
+
+class Tag(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic only in the newest click
+    """A piece of metadata: ``KEY=TEXT``, or ``KEY:=JSON`` for a number, a truth value, a list or an object."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, object]:
+        if isinstance(value, tuple):
+            return cast(tuple[str, object], value)
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.removesuffix(":"):
+            self.fail(f"{value!r} is not KEY=TEXT or KEY:=JSON.", param, ctx)
+        if not name.endswith(":"):
+            return name, text
+        try:
+            return name[:-1], msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
 # Running
 
 
+@overload
+def run(work: Callable[[Store], Coroutine[Any, Any, T]], place: Place, /) -> T: ...
+@overload
+def run(work: Callable[[Store, Store], Coroutine[Any, Any, T]], first: Place, second: Place, /) -> T: ...
 def run(work: Callable[..., Coroutine[Any, Any, T]], *places: Place) -> T:
     """Opens the stores, passes them to ``work``, closes them, and gives what it gave.
 

@@ -17,11 +17,11 @@ from agent_framework import (
     ResponseStream,
 )
 
-from everthread import codec
+from everthread import threads
 from everthread.adapters.agent_framework import EverthreadHistoryProvider
 from everthread.cli.models import Model
 from everthread.contract import Store, read_all
-from everthread.errors import CorruptRecordError, EverthreadError
+from everthread.errors import EverthreadError
 from everthread.model import Message, MessagePage, Page, Retention, Thread, ThreadKey
 
 AGENT_NAME = "TravelPlanner"
@@ -29,8 +29,6 @@ INSTRUCTIONS = (
     "You are TravelPlanner, a concise travel assistant. Always use the facts the user gave earlier in this "
     "conversation (names, places, dates, likes and dislikes), and never ask again for what you were told."
 )
-TITLE_SEARCH = 5
-"""How many of a thread's first messages are read for a title, where another program wrote it without one."""
 
 
 class ReplyStopped(Exception):  # noqa: N818 - the user's wish, not a failure
@@ -136,13 +134,7 @@ class Conversation:
 
     async def title_of(self, thread: Thread) -> str | None:
         """A thread's title; if it has none, one from its first user message that is still kept."""
-        if thread.title:
-            return thread.title
-        first = await self.store.read(thread.key, limit=TITLE_SEARCH)
-        try:
-            return codec.title_from(codec.view(message) for message in first)
-        except CorruptRecordError:
-            return None
+        return await threads.title_of(self.store, thread)
 
 
 class _Stoppable(ChatMiddleware):

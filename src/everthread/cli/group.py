@@ -13,6 +13,14 @@ from everthread.errors import EverthreadError
 COMMANDS = {
     "chat": "everthread.cli.chat",
     "config": "everthread.cli.config",
+    "prune": "everthread.cli.prune",
+    "undo": "everthread.cli.undo",
+    "fork": "everthread.cli.fork",
+    "delete": "everthread.cli.delete",
+    "tag": "everthread.cli.tag",
+    "rename": "everthread.cli.rename",
+    "show": "everthread.cli.show",
+    "threads": "everthread.cli.threads",
 }
 """Each command's name and the module that holds it, as an object of the command's name (``-`` as ``_``),
 or of the name that follows a colon.

@@ -116,20 +116,23 @@ def transcript(messages: Iterable[Message], *, now: datetime, width: int | None 
         yield from message_lines(message, now=now, width=width)
 
 
-def message_lines(message: Message, *, now: datetime, width: int | None = None) -> Iterator[Text]:
+def message_lines(
+    message: Message, *, now: datetime, width: int | None = None, with_position: bool = False
+) -> Iterator[Text]:
     """Role and time of a message, and below it its text, media, tool calls and results.
 
     Args:
         now: In the time zone in which times are to be shown.
         width: Columns of the terminal; ``None`` breaks no lines.
+        with_position: Shows the message's position too.
     """
     try:
         seen = codec.view(message)
     except CorruptRecordError:
-        yield _heading("unreadable", message, now)
+        yield _heading("unreadable", message, now, with_position)
         yield Text(f"{INDENT}(the record at position {message.seq} is not JSON)", style="red")
         return
-    yield _heading(seen.role or "message", message, now)
+    yield _heading(seen.role or "message", message, now, with_position)
     for part in content_lines(seen):
         yield Text(wrapped(part, width, INDENT))
 
@@ -147,11 +150,12 @@ def content_lines(seen: View) -> Iterator[str]:
         yield "(no text)"
 
 
-def _heading(role: str, message: Message, now: datetime) -> Text:
+def _heading(role: str, message: Message, now: datetime, with_position: bool) -> Text:
     shown = one_line(role, 20)
     when = message.created_at
     heading = Text(shown, style=_STYLES.get(role, "bold"))
-    return heading.append("  " + ("time not known" if when is None else time_of(when, now)), style="not bold dim")
+    facts = "time not known" if when is None else time_of(when, now)
+    return heading.append(f"  {facts}" + (f"  #{message.seq}" if with_position else ""), style="not bold dim")
 
 
 def _media(media: Media) -> str:
