@@ -33,6 +33,7 @@ from everthread.errors import EverthreadError, StoreUnavailableError, ThreadNotF
 from everthread.model import ThreadKey
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console
     from rich.text import Text
 
@@ -96,6 +97,9 @@ class StoreCommand(click.Command):
             args = ["--store", args[index], *args[:index], *args[index + 1 :]]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return complete_store(ctx, self, incomplete) or super().shell_complete(ctx, incomplete)
+
     def _store_name_at(self, args: Sequence[str]) -> int | None:
         with_value = {
             name
@@ -111,6 +115,17 @@ class StoreCommand(click.Command):
                 return index
             is_value = not is_value and argument in with_value
         return None
+
+
+def complete_store(ctx: click.Context, what: click.Command | click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The named stores that begin like this."""
+    from click.shell_completion import CompletionItem
+
+    from everthread.cli.named_stores import load
+
+    if not incomplete.startswith("@"):
+        return []
+    return [CompletionItem(f"@{name}") for name in sorted(load().stores) if f"@{name}".startswith(incomplete)]
 
 
 def store_command(name: str | None = None, *, epilog: str = "") -> Callable[[Callable[..., None]], click.Command]:
@@ -137,6 +152,7 @@ store_option = click.option(
     "-s",
     "store_option",
     metavar="URL|@NAME",
+    shell_complete=complete_store,
     help="The store, or @NAME from the configuration. Default: EVERTHREAD_STORE, else REDIS_URL, else SQLite in your "
     "data folder. @NAME alone does too.",
 )

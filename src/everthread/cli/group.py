@@ -12,11 +12,13 @@ from everthread.errors import EverthreadError
 
 COMMANDS = {
     "chat": "everthread.cli.chat",
+    "completion": "everthread.cli.completion",
     "config": "everthread.cli.config",
     "prune": "everthread.cli.prune",
     "undo": "everthread.cli.undo",
     "fork": "everthread.cli.fork",
     "delete": "everthread.cli.delete",
+    "delete-tenant": "everthread.cli.delete_tenant",
     "tag": "everthread.cli.tag",
     "rename": "everthread.cli.rename",
     "show": "everthread.cli.show",
@@ -56,6 +58,7 @@ class LazyGroup(click.Group):
 Examples:
   everthread chat                                   on a SQLite file in your data folder
   everthread chat --store redis://localhost:6379/0
+  everthread threads @prod                          a store named with everthread config
   everthread chat --help""",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="everthread")
