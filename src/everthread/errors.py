@@ -10,6 +10,7 @@
     ├ UnsupportedError         this engine lacks the capability
     ├ SchemaError              the data is of a newer or older version: says what to run
     ├ CorruptRecordError       says where
+    ├ EncryptionKeyError       a key is missing, wrong or destroyed
     └ StoreUnavailableError    transient; safe to try again
        └ OutcomeUnknownError   the write may have landed: send it again with the same append_id
 
@@ -84,6 +85,10 @@ class SchemaError(EverthreadError):
 
 class CorruptRecordError(EverthreadError):
     """A stored record cannot be decoded. It is never skipped in silence."""
+
+
+class EncryptionKeyError(EverthreadError):
+    """A key that is needed to read or write is missing, wrong or destroyed; says which, never what it is."""
 
 
 class StoreUnavailableError(EverthreadError):
