@@ -43,7 +43,7 @@ class PostgresServer(Server):
 @contextlib.contextmanager
 def postgres_server(*options: str, fsync: bool = False) -> Iterator[PostgresServer]:
     """A server that lets any user in. Without ``fsync`` it outlives its own crash, not a loss of power."""
-    with _readable_scratch_folder() as folder:
+    with readable_folder() as folder:
         data, port = folder / "data", free_port()
         setup = [_binary("initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "-N"]
         subprocess.run(_unprivileged([*setup, "--locale=C"]), check=True, stdout=subprocess.DEVNULL, cwd=folder)
@@ -79,7 +79,7 @@ def has_pgbouncer() -> bool:
 @contextlib.contextmanager
 def pgbouncer(server: PostgresServer, settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
     """PgBouncer in transaction mode before a server; two connections serve all clients."""
-    with _readable_scratch_folder() as folder:
+    with readable_folder() as folder:
         port = free_port()
         chosen = {
             "listen_addr": "127.0.0.1",
@@ -138,7 +138,8 @@ def _unprivileged(command: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _readable_scratch_folder() -> Iterator[Path]:
+def readable_folder() -> Iterator[Path]:
+    """A temporary folder that the servers' user owns."""
     with scratch_folder() as folder:
         if os.geteuid() == 0:
             os.chown(folder, _account().pw_uid, _account().pw_gid)

@@ -29,7 +29,7 @@ from everthread import (
 )
 from everthread.engines.postgres import PostgresStore, entra_password
 from everthread.testing import StoreContractSuite, UrlHarness
-from tests.postgres_server import PostgresServer, fresh_url, has_pgbouncer, pgbouncer, postgres_server
+from tests.postgres_server import PostgresServer, fresh_url, has_pgbouncer, pgbouncer, postgres_server, readable_folder
 from tests.servers import free_port
 
 KEY = ThreadKey("t")
@@ -324,15 +324,15 @@ def _certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.Ell
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    for parent in (folder, *folder.parents):
-        if parent.name.startswith(("tls", "pytest")):
-            parent.chmod(0o755)
-    authority = _certificate(folder, "authority")
-    _certificate(folder, "server", authority)
-    _certificate(folder, "stranger")
-    return folder
+def certificates() -> Iterator[Path]:
+    with readable_folder() as folder:
+        authority = _certificate(folder, "authority")
+        _certificate(folder, "server", authority)
+        _certificate(folder, "stranger")
+        for key in folder.glob("*.key"):
+            # Keys of a test, read by a server that runs as another user.
+            key.chmod(0o644)
+        yield folder
 
 
 @pytest.fixture(scope="module")
