@@ -259,14 +259,14 @@ class SearchHit(msgspec.Struct, frozen=True):
     Attributes:
         seq: Its position in the thread ``key``.
         snippet: Some of its text around the first match, on one line.
-        created_ms: When it was stored, in milliseconds since 1970.
+        created_ms: When it was stored, in milliseconds since 1970; ``None`` where that is not known.
         role: Whose message it is, e.g. ``"user"``.
     """
 
     key: ThreadKey
     seq: int
     snippet: str
-    created_ms: int
+    created_ms: int | None
     role: str = ""
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import re
 import sqlite3
 import struct
 import threading
@@ -127,6 +128,8 @@ def test_no_statement_on_a_thread_looks_at_more_than_it_asks_for(tmp_path: Path)
     for name, query in queries().items():
         arguments = (None,) * query.count("?") if "?1" not in query else (None, None)
         plan = [str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {query}", arguments)]
+        # A full-text index is looked up (M: by a match), whatever SQLite calls it.
+        plan = [step for step in plan if not re.fullmatch(r"SCAN message_words VIRTUAL TABLE INDEX \d+:.*M.*", step)]
         assert name == "some_garbage" or not [step for step in plan if step.startswith("SCAN")], (name, plan)
         if name.startswith(("list_", "read_", "nth_", "ties_", "span_around")):
             assert not [step for step in plan if "TEMP B-TREE" in step], (name, plan)
@@ -217,7 +220,9 @@ async def fill(store: SqliteStore, thread_id: str, messages: int) -> None:
 
 def rows_left(path: Path) -> dict[str, int]:
     tables = [str(name) for (name,) in look(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
-    counts = {name: look(path, f"SELECT count(*) FROM {name}")[0][0] for name in tables if "sqlite" not in name}
+    # Of the full-text index only what it holds counts; its own tables are never empty.
+    own = [name for name in tables if "sqlite" not in name and not name.startswith("message_words_")]
+    counts = {name: look(path, f"SELECT count(*) FROM {name}")[0][0] for name in own}
     return {name: int(str(n)) for name, n in counts.items() if n or name == "threads"}
 
 

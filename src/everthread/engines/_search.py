@@ -51,10 +51,15 @@ class Searching(BaseEngine, SupportsSearch):
 
 def text_of(message: NewMessage) -> str:
     """The text by which a message is found."""
-    return _plain(_view(message.payload, message.format).text[:MAX_TEXT_CHARACTERS])
+    return text_in(message.payload, message.format)
 
 
-def hit(key: ThreadKey, seq: int, created_ms: int, *, payload: bytes, format: str, query: str) -> SearchHit:
+def text_in(payload: bytes, format: str) -> str:
+    """The text by which a stored message is found; of one that is damaged, none."""
+    return _plain(_view(payload, format).text[:MAX_TEXT_CHARACTERS])
+
+
+def hit(key: ThreadKey, seq: int, created_ms: int | None, *, payload: bytes, format: str, query: str) -> SearchHit:
     """A hit, from the stored message."""
     seen = _view(payload, format)
     return SearchHit(key, seq, snippet(seen.text, query), created_ms, seen.role)

@@ -9,10 +9,12 @@ from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
+from everthread.engines._search import Position, hit
 from everthread.engines.sqlite._database import Place, connect_reader
+from everthread.engines.sqlite._searching import match_of
 from everthread.engines.sqlite._sql import queries
 from everthread.errors import CorruptRecordError
-from everthread.model import Document, Message, MessagePage, Thread, ThreadKey
+from everthread.model import MAX_SEQ, Document, Message, MessagePage, SearchHit, Thread, ThreadKey
 
 NO_PAGE = MessagePage((), 0, 0)
 
@@ -128,6 +130,21 @@ class Reader(Session):
             return tuple(name for (name,) in self.db.execute(self.sql["list_documents"], (log.id,)))
 
         return self._snapshot(key, now_ms, look, ())
+
+    def search(
+        self, tenant: str, text: str, limit: int, after: Position | None, now_ms: int
+    ) -> Sequence[tuple[SearchHit, Position]] | None:
+        """Hits, or ``None`` where the index is still to be built."""
+        progress = self.db.execute(self.sql["index_progress"]).fetchone()
+        if progress is None or progress[0] < progress[1]:
+            return None
+        match = match_of(tenant, text)
+        below = MAX_SEQ if after is None else after[0]
+        rows = () if match is None else self.db.execute(self.sql["search"], (match, below, tenant, now_ms, limit))
+        return [
+            (hit(ThreadKey(found, tenant), seq, created_ms, payload=payload, format=format, query=text), (at, 0, 0))
+            for found, at, seq, created_ms, format, payload in rows
+        ]
 
     def _snapshot(self, key: ThreadKey, now_ms: int, look: Callable[[Log], T], nothing: T) -> T:
         """What ``look`` finds of a thread, all of it in one state of the file; ``nothing`` for no thread."""

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any, Self
 
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._search import Position, Searching
 from everthread.engines.sqlite._database import Place, translate
 from everthread.engines.sqlite._location import absolute_path, path_from_url, url_of
 from everthread.engines.sqlite._reading import Reader
 from everthread.engines.sqlite._threads import Workers
 from everthread.engines.sqlite._writing import Writer
 from everthread.errors import ConfigurationError, EverthreadError
-from everthread.model import Appended, Document, MessagePage, Thread, ThreadKey, Truncated
+from everthread.model import Appended, Document, MessagePage, SearchHit, Thread, ThreadKey, Truncated
 from everthread.settings import engine_options
 
 SYNCHRONOUS = ("full", "normal")
@@ -25,11 +26,14 @@ READERS = 4
 _LARGEST_MESSAGE = 900_000_000
 
 
-class SqliteStore(Engine):
+class SqliteStore(Searching, Engine):
     """Keeps threads in one SQLite file, which several processes of one machine may use at once.
 
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
     reads run beside them in threads of their own. The file and its folder are made at opening.
+
+    The first `search` in a file makes its index, of all that is there (about a second for 20,000 messages); from then
+    on every append keeps it up to date in its own transaction, whichever process makes it.
 
     Args:
         path: The file; ``~/`` and relative paths are resolved now.
@@ -134,6 +138,18 @@ class SqliteStore(Engine):
 
     async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
         return await self._readers.call(Reader.list_documents, key, self._now_ms())
+
+    async def _search(
+        self, tenant: str, text: str, limit: int, after: Position | None
+    ) -> Sequence[tuple[SearchHit, Position]]:
+        while True:
+            found = await self._readers.call(Reader.search, tenant, text, limit, after, self._now_ms())
+            if found is not None:
+                return found
+            # In many short transactions, so that appends get in between; whoever is cancelled or killed
+            # leaves the rest to the next search.
+            while await self._writer.call(Writer.index_some):
+                pass
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -18,6 +18,7 @@ from everthread.engines.sqlite._database import (
 )
 from everthread.engines.sqlite._location import url_of
 from everthread.engines.sqlite._reading import Log, Session
+from everthread.engines.sqlite._searching import indexed_words, mark_of
 from everthread.errors import (
     ConflictError,
     EverthreadError,
@@ -30,6 +31,9 @@ from everthread.retention import MAX_OPEN_CALLS, Span, TurnLinks, add_span, reso
 # So many rows of deleted threads go with one transaction: a millisecond or so.
 _SWEEP_ROWS = 500
 _SWEEP_INTERVAL_MS = 1000
+# So many old messages, or about so many bytes of them, are indexed with one transaction.
+_INDEX_ROWS = 500
+_INDEX_BYTES = 4_000_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,6 +87,10 @@ class Writer(Session):
     def sweep(self) -> bool:
         """Removes some of what deleted threads left; says whether there is more."""
         return self._commit(self._sweep)
+
+    def index_some(self) -> bool:
+        """Turns search on, and indexes some of the messages from before; says whether there are more."""
+        return self._commit(self._index_some)
 
     # Transactions
 
@@ -175,6 +183,8 @@ class Writer(Session):
             for seq, new in enumerate(request.messages, first)
         ]
         self.db.executemany(self.sql["add_message"], rows)
+        if self._run("is_indexed").fetchone() is not None:
+            self._index(log, request, first)
         expire = request.retention.expire_ms
         log.next_seq = first + len(rows)
         log.count += len(rows)
@@ -352,6 +362,34 @@ class Writer(Session):
     def _delete_document(self, key: ThreadKey, name: str, now_ms: int) -> bool:
         log = self._live(key, now_ms)
         return log is not None and self._run("drop_document", log.id, name).rowcount > 0
+
+    # The index for search
+
+    def _index(self, log: Log, request: AppendRequest, first: int) -> None:
+        mark = mark_of(request.key.tenant)
+        rows = [
+            (mark, indexed_words(new.payload, new.format), log.id, seq)
+            for seq, new in enumerate(request.messages, first)
+        ]
+        self.db.executemany(self.sql["add_words"], [row for row in rows if row[1]])
+
+    def _index_some(self) -> bool:
+        progress = self._run("index_progress").fetchone() or self._run("begin_index").fetchall()[0]
+        indexed_to, upto = progress
+        if indexed_to >= upto:
+            return False
+        left, size, done = _INDEX_ROWS, 0, upto
+        found = self._run("next_to_index", indexed_to, upto, _INDEX_ROWS)
+        for at, tenant, format, payload in found:
+            if words := indexed_words(payload, format):
+                self._run("add_old_words", at, mark_of(tenant), words)
+            left, size = left - 1, size + len(payload)
+            if not left or size >= _INDEX_BYTES:
+                done = at
+                break
+        found.close()
+        self._run("indexed_to", done)
+        return done < upto
 
     # What deleted and expired threads leave
 

@@ -207,3 +207,49 @@ DELETE FROM metadata WHERE thread = ?;
 -- name: sweep_done
 -- Nothing of the thread is left.
 DELETE FROM garbage WHERE thread = ?;
+
+-- name: is_indexed
+-- A row if appends have to bring their words along.
+SELECT 1 FROM search_index WHERE id = 1;
+
+-- name: index_progress
+-- Up to which message the index has come, and up to which the appends leave it to the builder.
+SELECT indexed_to, upto FROM search_index WHERE id = 1;
+
+-- name: begin_index
+-- From here on every append brings its words along.
+INSERT INTO search_index (id, indexed_to, upto) VALUES (1, 0, (SELECT coalesce(max(id), 0) FROM messages))
+RETURNING indexed_to, upto;
+
+-- name: next_to_index
+-- The messages that follow in the building of the index; those of deleted threads are left out.
+SELECT messages.id, threads.tenant, messages.format, CAST(messages.payload AS BLOB)
+FROM messages
+CROSS JOIN threads ON threads.id = messages.thread
+WHERE messages.id > ? AND messages.id <= ?
+ORDER BY messages.id
+LIMIT ?;
+
+-- name: add_old_words
+-- The words of a message from before the index; a new message may have its id by now, and the same words.
+INSERT OR REPLACE INTO message_words (rowid, tenant, words) VALUES (?, ?, ?);
+
+-- name: indexed_to
+-- How far the building of the index has come.
+UPDATE search_index SET indexed_to = ? WHERE id = 1;
+
+-- name: add_words
+-- The words of a message that was just added.
+INSERT INTO message_words (rowid, tenant, words)
+SELECT id, ?, ? FROM messages WHERE thread = ? AND seq = ?;
+
+-- name: search
+-- Messages with certain words, the last stored first.
+SELECT threads.thread_id, messages.id, messages.seq, messages.created_ms, messages.format, CAST(messages.payload AS BLOB)
+FROM message_words
+CROSS JOIN messages ON messages.id = message_words.rowid
+CROSS JOIN threads ON threads.id = messages.thread
+WHERE message_words MATCH ? AND message_words.rowid < ?
+    AND threads.tenant = ? AND (threads.expires_ms IS NULL OR threads.expires_ms > ?)
+ORDER BY message_words.rowid DESC
+LIMIT ?;
