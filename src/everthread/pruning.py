@@ -99,7 +99,7 @@ async def prune(
     last_active = None if policy.max_idle is None else at - policy.max_idle // timedelta(milliseconds=1)
     async for thread in find_threads(store, tenant):
         try:
-            if last_active is not None and thread.updated_ms < last_active:
+            if last_active is not None and 0 < thread.updated_ms < last_active:
                 yield await _forget(store, thread, dry_run=dry_run)
             else:
                 yield await _shorten(store, thread, policy, oldest, dry_run=dry_run)
@@ -172,11 +172,17 @@ class _Cut:
                 # What has no time of its own goes if something too old follows.
                 self._ends = message.created_ms is not None or self._oldest is None
         self._seen, self._seen_size = self._seen + 1, self._seen_size + len(message.payload)
-        return self._ends and self._spans.is_settled(self._wanted)
+        return self._ends and (self._wanted == 0 or self._is_safe_before(message))
+
+    def _is_safe_before(self, message: Message) -> bool:
+        """Whether the cut is known: what follows this message can no longer move it."""
+        start = self._spans.safe_start(self._wanted)
+        return message.seq >= start and self._spans.is_settled(start)
 
     def pruned(self) -> Pruned:
         """What goes: up to the wanted cut, and on to where no result is cut from its call."""
-        self._drop_up_to(self._spans.safe_start(self._wanted))
+        if self._wanted:
+            self._drop_up_to(self._spans.safe_start(self._wanted))
         return Pruned(self._key, self._wanted, self._dropped, self._dropped_size)
 
     def _goes(self, message: Message) -> bool:

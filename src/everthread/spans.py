@@ -23,31 +23,39 @@ class SpanReader:
         self._spans: list[Span] = []
         self._open: dict[str, int] = {}
         self._turn = -1
-        self._called_in_turn: dict[str, int] = {}
+        # A result belongs to a call of its own turn, if there is one, rather than to one that has waited since earlier.
+        self._called: dict[str, int] = {}
+        self._unanswered: dict[str, int] = {}
 
     def add(self, message: Message, seen: View) -> None:
         """Takes the next message."""
         if message.turn != self._turn:
-            self._turn, self._called_in_turn = message.turn, {}
+            self._begin_turn(message.turn)
         calls, results = {call.id for call in seen.calls}, {result.id for result in seen.results}
         # A message that answers a call of its own (a tool that the model's host ran) can stand alone.
         for call_id in sorted(results - calls):
-            add_span(self._spans, self._position_of(call_id, message.seq), message.seq)
+            add_span(self._spans, self._belongs_to(call_id, message.seq), message.seq)
         for call_id in sorted(calls - results):
+            self._called[call_id] = self._unanswered[call_id] = message.seq
+
+    def _begin_turn(self, turn: int) -> None:
+        for call_id, at in self._unanswered.items():
             self._open.pop(call_id, None)
-            self._open[call_id] = self._called_in_turn[call_id] = message.seq
+            self._open[call_id] = at
         while len(self._open) > MAX_OPEN_CALLS:
             del self._open[next(iter(self._open))]
+        self._turn, self._called, self._unanswered = turn, {}, {}
 
-    def _position_of(self, call_id: str, answered_at: int) -> int:
-        waiting = self._open.pop(call_id, None)
+    def _belongs_to(self, call_id: str, answered_at: int) -> int:
+        if call_id in self._called:
+            self._unanswered.pop(call_id, None)
+            return self._called[call_id]
         # A result whose call is not known must at least not stand at the head.
-        unknown = answered_at - 1 if waiting is None else waiting
-        return self._called_in_turn.get(call_id, unknown)
+        return self._open.pop(call_id, answered_at - 1)
 
     def is_settled(self, cut: int) -> bool:
         """Whether no call below ``cut`` waits for its result: no later message then changes what is safe there."""
-        return all(at >= cut for at in self._open.values())
+        return all(at >= cut for waiting in (self._open, self._unanswered) for at in waiting.values())
 
     def safe_start(self, cut: int) -> int:
         """The lowest cut at or above this one that separates no result from its call, by what was added."""
@@ -55,7 +63,8 @@ class SpanReader:
 
     def safe_stop(self, cut: int) -> int:
         """The highest cut at or below this one that separates no result from its call, by what was added."""
-        return safe_stop(self._spans, cut)
+        # A result at the very beginning is tied to what stood before it, which is no position.
+        return max(safe_stop(self._spans, cut), 0)
 
 
 def readable_view(message: Message, key: ThreadKey) -> View:

@@ -1,0 +1,107 @@
+"""``everthread prune``: what it prints, how it ends, and that being killed and run again changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everthread import ThreadKey, open_store
+from tests.cli.driving import PROGRAM, environment, piped
+from tests.keeping_small.threads import answering, calling, everything, said
+
+THREADS = 150
+
+
+async def fill(url: str, threads: int = THREADS) -> None:
+    async with open_store(url) as store:
+        for number in range(threads):
+            await store.append(ThreadKey(f"t{number}"), [said("a"), calling("c"), answering("c"), said("b")])
+            await store.append(ThreadKey(f"t{number}"), [said("c"), said("d")])
+
+
+async def contents(url: str) -> dict[str, Any]:
+    async with open_store(url) as store:
+        return await everything(store)
+
+
+def prune(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return piped("", *arguments, home=home, program=(PROGRAM, "prune"))
+
+
+async def test_it_reports_what_it_freed(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, 3)
+    run = prune(tmp_path, "--store", url, "--max-messages", "4", "--yes", "--json")
+    assert run.returncode == 0
+    *each, totals = map(json.loads, run.stdout.splitlines())
+    assert [(one["messages"], one["start"], one["deleted"]) for one in each] == [(3, 3, False)] * 3
+    assert totals == {
+        "dry_run": False,
+        "threads": 3,
+        "shortened": 3,
+        "deleted": 0,
+        "messages": 9,
+        "size": sum(one["size"] for one in each),
+        "failed": 0,
+    }
+    again = prune(tmp_path, "--store", url, "--max-messages", "4", "--yes")
+    assert again.stdout == "Freed 0 messages (0 B): 0 of 3 threads shortened, 0 deleted.\n"
+
+
+async def test_a_dry_run_asks_nothing_and_changes_nothing(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, 2)
+    before = await contents(url)
+    run = prune(tmp_path, "--store", url, "--max-size", "0", "--dry-run")
+    assert run.returncode == 0
+    assert run.stdout.splitlines()[-1].startswith("Would free 12 messages")
+    assert len(run.stdout.splitlines()) == 3
+    assert await contents(url) == before
+
+
+async def test_where_nobody_can_be_asked_it_takes_yes(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, 1)
+    run = prune(tmp_path, "--store", url, "--max-messages", "1")
+    assert run.returncode == 2
+    assert "--yes" in run.stderr
+    assert len((await contents(url))["t0"][2]) == 6
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--max-messages", "-1"), ("--max-size", "5 parsecs"), ("--max-age", "1y"), ("--max-idle", "soon")],
+)
+def test_wrong_usage_is_told(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    run = prune(tmp_path, "--store", f"sqlite:///{tmp_path}/t.db", *arguments, "--yes")
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+
+
+def test_a_store_that_cannot_be_reached_has_an_exit_status_of_its_own(tmp_path: Path) -> None:
+    url = "redis://:hush@127.0.0.1:1/0?retries=0"
+    run = prune(tmp_path, "--store", url, "--max-messages", "1", "--yes")
+    assert run.returncode == 4
+    assert "hush" not in run.stdout + run.stderr
+
+
+async def test_killed_and_run_again_it_ends_as_one_run(places: Any, tmp_path: Path) -> None:
+    killed, undisturbed = places(), places()
+    await asyncio.gather(fill(killed), fill(undisturbed))
+    command = [PROGRAM, "prune", "--store", killed, "--max-messages", "3", "--yes", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(tmp_path))
+    assert process.stdout is not None
+    # Lines come in batches: with the first of them some threads are done and the others are not.
+    process.stdout.readline()
+    process.kill()
+    process.stdout.close()
+    process.wait()
+    assert any(len(messages) > 3 for _, _, messages in (await contents(killed)).values())
+    for url in (killed, undisturbed):
+        assert prune(tmp_path, "--store", url, "--max-messages", "3", "--yes").returncode == 0
+    assert await contents(killed) == await contents(undisturbed)
