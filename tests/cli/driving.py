@@ -63,12 +63,20 @@ def _text(content: Any) -> str:
 class Tty:
     """The client in a pseudo-terminal; ``with`` ends it whatever happens."""
 
-    def __init__(self, *arguments: str, home: Path, columns: int = 100, rows: int = 40, **settings: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        home: Path,
+        program: tuple[str, ...] = (PROGRAM, "chat"),
+        columns: int = 100,
+        rows: int = 40,
+        **settings: str,
+    ) -> None:
         self.raw = self._unread = ""
         self._fd, inside = pty.openpty()
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", _IN_A_TERMINAL, PROGRAM, "chat", *arguments],
+            [sys.executable, "-IS", "-c", _IN_A_TERMINAL, *program, *arguments],
             stdin=inside,
             stdout=inside,
             stderr=inside,

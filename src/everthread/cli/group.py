@@ -21,6 +21,7 @@ COMMANDS = {
     "delete-tenant": "everthread.cli.delete_tenant",
     "tag": "everthread.cli.tag",
     "rename": "everthread.cli.rename",
+    "search": "everthread.cli.search",
     "show": "everthread.cli.show",
     "threads": "everthread.cli.threads",
 }
