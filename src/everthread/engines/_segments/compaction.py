@@ -158,7 +158,7 @@ class Compaction:
     async def write(self, number: int, data: bytes) -> str:
         """Writes an object that an entry will refer to."""
         name = made_by(number)
-        await self._storage.put(self._place.segments, name, data)
+        await self._storage.create(self._place.segments, name, data)
         self._written.append(name)
         return name
 

@@ -214,7 +214,7 @@ class SegmentEngine(BaseEngine):
         view = await self._threads.current(place)
         self._existing(view, key)
         name = made_by(view.number + 1)
-        await self._storage.put(place.segments, name, metadata)
+        await self._storage.create(place.segments, name, metadata)
         return name
 
     async def _delete_thread(self, key: ThreadKey) -> bool:

@@ -53,7 +53,7 @@ class Announcement:
         """Writes the marker of a thread that will be ``state``."""
         name = marker_name(self._place, state)
         if name not in self._written:
-            await self._storage.put(self._folder, name, b"")
+            await self._storage.create(self._folder, name, b"")
             self._written.add(name)
 
     async def settle(self, state: State | None) -> None:
