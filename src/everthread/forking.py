@@ -9,10 +9,10 @@ from hashlib import sha256
 import msgspec
 
 from everthread.codec import new_message
-from everthread.contract import Store, read_all
+from everthread.contract import Store
 from everthread.errors import ConflictError
 from everthread.model import Appended, Document, Message, NewMessage, ThreadKey, check_count
-from everthread.threads import existing_thread, safe_cut
+from everthread.threads import existing_thread, read_turns, safe_cut
 
 DOCUMENT = "everthread.fork"
 """The new thread's document that says what it was forked from."""
@@ -152,18 +152,16 @@ async def _check_unchanged(store: Store, source: ThreadKey, target: ThreadKey, o
 async def _batches(store: Store, source: ThreadKey, stop: int, *, skip: int) -> AsyncIterator[list[list[Message]]]:
     """The turns before ``stop``, without the first ``skip`` messages, some at a time."""
     batch: list[list[Message]] = []
-    async for message in read_all(store, source):
-        if message.seq >= stop:
+    async for turn in read_turns(store, source):
+        if turn[0].seq >= stop:
             break
-        if skip:
-            skip -= 1
-        elif batch and batch[-1][-1].turn == message.turn:
-            batch[-1].append(message)
-        else:
-            if len(batch) >= _TURNS_AT_ONCE:
-                yield batch
-                batch = []
-            batch.append([message])
+        wanted = [message for message in turn[skip:] if message.seq < stop]
+        skip = max(skip - len(turn), 0)
+        if wanted:
+            batch.append(wanted)
+        if len(batch) == _TURNS_AT_ONCE:
+            yield batch
+            batch = []
     if batch:
         yield batch
 

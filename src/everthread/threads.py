@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -166,7 +166,19 @@ async def existing_thread(store: Store, key: ThreadKey) -> Thread:
     return thread
 
 
-# Undoing
+# Turns
+
+
+async def read_turns(store: Store, key: ThreadKey, *, start: int = 0) -> AsyncIterator[list[Message]]:
+    """Every kept message of a thread from ``start`` on, turn by turn; keeps one page and one turn in memory."""
+    turn: list[Message] = []
+    async for message in read_all(store, key, start=start):
+        if turn and turn[-1].turn != message.turn:
+            yield turn
+            turn = []
+        turn.append(message)
+    if turn:
+        yield turn
 
 
 async def undo_position(store: Store, key: ThreadKey, turns: int = 1) -> int:
@@ -214,18 +226,24 @@ async def safe_cut(store: Store, key: ThreadKey, position: int) -> int:
     """
     spans: list[Span] = []
     called: dict[str, int] = {}
-    async for message in read_all(store, key):
-        if message.seq >= position and not any(at < position for at in called.values()):
+    # By turns, as engines do it: a call that its own turn answers leaves an older one of the same id open.
+    async for turn in read_turns(store, key):
+        if turn[0].seq > position and not any(at < position for at in called.values()):
             break
-        seen = codec.view(message, key)
-        links = links_of([([call.id for call in seen.calls], [result.id for result in seen.results])])
-        for span in resolve(links, message.seq, called):
-            add_span(spans, *span)
-        for call_id, _ in links.early_results:
-            called.pop(call_id, None)
-        for call_id, _ in links.open_calls:
-            called.pop(call_id, None)
-            called[call_id] = message.seq
-        while len(called) > MAX_OPEN_CALLS:
-            del called[next(iter(called))]
+        _link(turn, key, spans, called)
     return safe_stop(spans, position)
+
+
+def _link(turn: Sequence[Message], key: ThreadKey, spans: list[Span], called: dict[str, int]) -> None:
+    """Adds a turn to the spans and open calls of its thread."""
+    views = [codec.view(message, key) for message in turn]
+    links = links_of(([call.id for call in seen.calls], [result.id for result in seen.results]) for seen in views)
+    for span in resolve(links, turn[0].seq, called):
+        add_span(spans, *span)
+    for call_id, _ in links.early_results:
+        called.pop(call_id, None)
+    for call_id, at in links.open_calls:
+        called.pop(call_id, None)
+        called[call_id] = turn[0].seq + at
+    while len(called) > MAX_OPEN_CALLS:
+        del called[next(iter(called))]

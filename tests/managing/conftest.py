@@ -1,0 +1,35 @@
+"""A store of each of three engines, and URLs that several processes can open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from everthread import Store, open_store
+from tests.servers import Server
+
+
+def _url(kind: str, folder: Path, server: Server, prefix: str) -> str:
+    return {
+        "memory": "memory:",
+        "sqlite": f"sqlite:///{folder / 'threads.db'}",
+        "redis": f"redis://127.0.0.1:{server.port}/0?prefix={prefix}",
+    }[kind]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place that other processes reach too."""
+    return _url(request.param, tmp_path, plain_redis_server, fresh_prefix)
+
+
+@pytest_asyncio.fixture(params=["memory", "sqlite", "redis"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str
+) -> AsyncIterator[Store]:
+    """An open, empty store."""
+    async with open_store(_url(request.param, tmp_path, plain_redis_server, fresh_prefix)) as opened:
+        yield opened
