@@ -1,0 +1,33 @@
+"""What docs/operating.md and docs/summaries.md show is run as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from everthread import open_store
+from tests.cli.driving import PROGRAM, piped
+from tests.keeping_small.threads import KEY, positions, said
+from tests.readme import ROOT, run_example
+
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
+COMMANDS = sorted(set(re.findall(r"everthread prune .*--yes", OPERATING)))
+
+
+async def test_the_library_example_prunes(tmp_path: Path) -> None:
+    found = re.search(r"<!-- example: prune -->\n```python\n(.*?)```", OPERATING, re.DOTALL)
+    assert found is not None
+    async with open_store(f"sqlite:///{tmp_path}/threads.db") as store:
+        await store.append(KEY, [said("x") for _ in range(501)])
+        assert run_example(found[1], tmp_path) == f"thread 'trip' 1 {len(said('x').payload)}\n"
+        assert len(await positions(store)) == 500
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_for_timers_are_accepted(command: str, tmp_path: Path) -> None:
+    arguments = [word for word in shlex.split(command)[2:] if word != "@prod"]
+    run = piped("", *arguments, home=tmp_path, program=(PROGRAM, "prune"), EVERTHREAD_STORE="memory:")
+    assert (run.returncode, run.stderr) == (0, "")
