@@ -39,15 +39,15 @@ $(VENV)/.uv:
 	@touch $@
 
 $(VENV)/.chat: $(VENV)/.uv pyproject.toml constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all,testing]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all,testing]' --group dev
 	@touch $@ $(VENV)/.chat
 
 # The betas of Agent Framework cannot live beside its 1.x, and need an older mcp.
 $(BETA)/.beta: $(VENV)/.uv pyproject.toml constraints-beta.txt
 	$(PYTHON) -m venv $(BETA)
-	$(BIN)/uv pip install --quiet --python $(BETA)/bin/python -c constraints-beta.txt -e '.[redis,testing]' --group beta
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BETA)/bin/python -c constraints-beta.txt -e '.[redis,testing]' --group beta
 	@touch $@

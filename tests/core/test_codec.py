@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,7 +58,8 @@ def test_json_comes_back_equal(value: object) -> None:
         {None: 1},
         1j,
     ],
-    ids=repr,
+    # Not repr: an object's holds its address, and test runners side by side must agree on the names.
+    ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
 def test_what_json_lacks_is_refused(value: object) -> None:
     with pytest.raises(InvalidMessageError):
@@ -110,7 +112,7 @@ def test_calls_and_results_are_found(message: NewMessage) -> None:
     assert message.results == tuple(c["call_id"] for c in contents if c["type"] == "function_result")
 
 
-@pytest.mark.parametrize("value", [None, 5, object(), "text", b"{", b"1" * 5000, {"a": math.nan}, {"a": "\ud800"}])
+@pytest.mark.parametrize("value", [None, 5, 1j, "text", b"{", b"1" * 5000, {"a": math.nan}, {"a": "\ud800"}])
 def test_what_is_no_message_is_refused(value: object) -> None:
     if isinstance(value, str | int | None):
         # Any JSON can be kept; only an object has a view.
