@@ -1,0 +1,273 @@
+"""`Encrypted`: what people and agents said is unreadable to whoever has only the store.
+
+Messages, documents, titles and metadata are sealed (`everthread.wrappers.sealing`) with a key of their tenant, which
+is itself sealed with a master key (`everthread.wrappers.master_keys`) that never lies in the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
+
+import msgspec
+
+from everthread._arguments import SEALED, check_document, checked_key, checked_metadata, checked_title, checked_turn
+from everthread.codec import decode
+from everthread.contract import Store
+from everthread.errors import ConfigurationError, CorruptRecordError, InvalidIdentifierError
+from everthread.model import (
+    Appended,
+    Document,
+    Message,
+    MessagePage,
+    NewMessage,
+    Page,
+    Retention,
+    Thread,
+    ThreadKey,
+    Truncated,
+    check_count,
+    check_identifier,
+)
+from everthread.wrappers._forwarding import ForwardingStore
+from everthread.wrappers.master_keys import KeySource
+from everthread.wrappers.sealing import (
+    DataKey,
+    Seal,
+    as_json,
+    as_title,
+    from_json,
+    from_title,
+    key_id_of,
+)
+from everthread.wrappers.tenant_keys import KEYS_TENANT, TenantKeys
+
+MAX_MESSAGE_BYTES = 12_000_000
+"""Sealed, a message is a third larger: this much fits the 16 MiB that engines take by default."""
+
+T = TypeVar("T")
+
+
+class Keyring(msgspec.Struct, frozen=True):
+    """Which keys an `Encrypted` store uses.
+
+    Attributes:
+        source: Gives the master keys: `keys_from_file`, `keys_from_environment`, or a function that asks a vault.
+        store: Where the tenants' sealed keys are kept; the encrypted store itself if not given. In a store of its own,
+            which is backed up apart from the data, destroying a key also shuts the data's backups. Not closed here.
+        refresh_after: Within so many seconds every process notices that a key was changed or destroyed.
+    """
+
+    source: KeySource
+    store: Store | None = None
+    refresh_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not callable(self.source):
+            raise ConfigurationError("A keyring's source is a function, such as keys_from_file('keys.txt') gives.")
+
+
+class Encrypted(ForwardingStore):
+    """A store that keeps nothing that was said in plain text: AES-256-GCM, with keys of each tenant's own.
+
+        keyring = Keyring(keys_from_file("~/everthread.keys"))
+        async with Encrypted(open_store("redis://…"), keyring) as store: ...
+
+    Each record names its key, so keys change while programs run: new writes use the new key, and
+    `everthread.wrappers.rewrapping` seals what is old anew. A record opens in its own thread only. Readable stay: ids
+    of tenants, threads and tool calls, names of documents, formats, positions, times, counts and sizes.
+
+    ``Thread.size`` counts what is kept, sealed. There is no search: the engine has no words to find. A tenant's first
+    append asks for its key; after that an append is one round trip as before.
+
+    Args:
+        inner: Where it is kept; this store takes it over.
+        keyring: The keys.
+        accept_plain: Also read records that are not sealed, while a store is being encrypted. Otherwise they are
+            `CorruptRecordError`, since anybody who can write to the store could have put them there.
+        max_message_bytes: Larger payloads, before they are sealed, are refused with `LimitExceededError`.
+        clock: Seconds that never go back, for ``refresh_after``.
+
+    Raises:
+        EncryptionKeyError: In every call that reads or writes content, where a key is missing, wrong or destroyed.
+    """
+
+    def __init__(
+        self,
+        inner: Store,
+        keyring: Keyring,
+        *,
+        accept_plain: bool = False,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not isinstance(keyring, Keyring):
+            raise ConfigurationError(f"Encrypted takes a Keyring, not {type(keyring).__name__}.")
+        check_count(max_message_bytes, "max_message_bytes", least=1)
+        super().__init__(inner)
+        self._accept_plain = accept_plain
+        self._max_message_bytes = max_message_bytes
+        kept_in = inner if keyring.store is None else keyring.store
+        self._keys = TenantKeys(keyring.source, kept_in, keyring.refresh_after, clock)
+
+    @property
+    def keys(self) -> TenantKeys:
+        """The tenants' keys: to rotate or destroy one."""
+        return self._keys
+
+    async def shred_tenant(self, tenant: str) -> int:
+        """Destroys a tenant's keys, then forgets its threads; says how many there were.
+
+        From the first moment nothing of the tenant can be read any more, wherever copies of it lie, unless copies of
+        its keys lie there too. Other processes notice within ``refresh_after``.
+        """
+        _check_tenant(tenant)
+        await self._keys.destroy(tenant)
+        return await self._inner.delete_tenant(tenant)
+
+    # Messages
+
+    async def append(
+        self,
+        key: ThreadKey,
+        messages: Sequence[NewMessage],
+        *,
+        append_id: str | None = None,
+        expected_seq: int | None = None,
+        retention: Retention | None = None,
+        default_title: str | None = None,
+    ) -> Appended:
+        turn = checked_turn(_checked(key), messages, self._max_message_bytes)
+        title = checked_title(default_title)
+        data_key = await self._keys.current(key.tenant)
+        seal = Seal(key, "message")
+        return await super().append(
+            key,
+            [msgspec.structs.replace(m, payload=as_json(seal.close(data_key, m.payload))) for m in turn],
+            append_id=append_id,
+            expected_seq=expected_seq,
+            retention=retention,
+            default_title=None if title is None else _sealed_title(key, data_key, title),
+        )
+
+    async def read(
+        self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
+    ) -> MessagePage:
+        return await self._opened_page(key, await super().read(_checked(key), start=start, stop=stop, limit=limit))
+
+    async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
+        return await self._opened_page(key, await super().read_last(_checked(key), count, before=before))
+
+    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
+        return await super().truncate(_checked(key), start=start, stop=stop)
+
+    # Threads
+
+    async def get_thread(self, key: ThreadKey) -> Thread | None:
+        thread = await super().get_thread(_checked(key))
+        return None if thread is None else await self._opened_thread(thread)
+
+    async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
+        _check_tenant(tenant)
+        page = await super().list_threads(tenant, limit=limit, cursor=cursor)
+        return Page(tuple([await self._opened_thread(thread) for thread in page]), page.cursor)
+
+    async def update_thread(
+        self,
+        key: ThreadKey,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        expected_revision: int | None = None,
+    ) -> Thread:
+        _checked(key)
+        encoded, checked = checked_metadata(metadata), checked_title(title)
+        data_key = await self._keys.current(key.tenant)
+        changed = await super().update_thread(
+            key,
+            title=None if checked is None else _sealed_title(key, data_key, checked),
+            metadata=None if encoded is None else {SEALED: Seal(key, "metadata").close(data_key, encoded)},
+            expected_revision=expected_revision,
+        )
+        return await self._opened_thread(changed)
+
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        return await super().delete_thread(_checked(key))
+
+    async def delete_tenant(self, tenant: str) -> int:
+        _check_tenant(tenant)
+        return await super().delete_tenant(tenant)
+
+    # Documents
+
+    async def get_document(self, key: ThreadKey, name: str) -> Document | None:
+        document = await super().get_document(_checked(key), name)
+        if document is None:
+            return None
+        value = await self._opened(Seal(key, "document", name), from_json(document.value), document.value)
+        return msgspec.structs.replace(document, value=value)
+
+    async def put_document(
+        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
+    ) -> Document:
+        check_identifier(name, "document name")
+        check_document(value)
+        data_key = await self._keys.current(_checked(key).tenant)
+        sealed = as_json(Seal(key, "document", name).close(data_key, value))
+        document = await super().put_document(key, name, sealed, expected_revision=expected_revision)
+        return msgspec.structs.replace(document, value=value)
+
+    async def delete_document(self, key: ThreadKey, name: str) -> bool:
+        return await super().delete_document(_checked(key), name)
+
+    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+        return await super().list_documents(_checked(key))
+
+    # Opening
+
+    async def _opened_page(self, key: ThreadKey, page: MessagePage) -> MessagePage:
+        seal = Seal(key, "message")
+        return msgspec.structs.replace(page, messages=tuple([await self._opened_message(seal, m) for m in page]))
+
+    async def _opened_message(self, seal: Seal, message: Message) -> Message:
+        token = from_json(message.payload)
+        payload = await self._opened(seal, token, message.payload, f" at position {message.seq}")
+        return msgspec.structs.replace(message, payload=payload)
+
+    async def _opened_thread(self, thread: Thread) -> Thread:
+        title, metadata = thread.title, thread.metadata
+        if title is not None:
+            value = await self._opened(Seal(thread.key, "title"), from_title(title), title.encode())
+            title = value.decode()
+        if metadata:
+            token = metadata.get(SEALED) if len(metadata) == 1 else None
+            sealed = token if isinstance(token, str) else None
+            value = await self._opened(Seal(thread.key, "metadata"), sealed, None)
+            metadata = metadata if value is None else cast(Mapping[str, object], decode(value, thread.key))
+        return msgspec.structs.replace(thread, title=title, metadata=metadata)
+
+    async def _opened(self, seal: Seal, token: str | None, plain: T, where: str = "") -> bytes | T:
+        key_id = None if token is None else key_id_of(token)
+        if token is None or key_id is None:
+            if self._accept_plain and token is None:
+                return plain
+            raise CorruptRecordError(
+                f"The {seal.kind}{where} of {seal.key} is not sealed by this release. If the store is only now being "
+                "encrypted, open it with accept_plain=True, and rewrap it."
+            )
+        return seal.open(await self._keys.find(seal.key.tenant, key_id), token, where)
+
+
+def _sealed_title(key: ThreadKey, data_key: DataKey, title: str) -> str:
+    return as_title(Seal(key, "title").close(data_key, title.encode()))
+
+
+def _checked(key: ThreadKey) -> ThreadKey:
+    _check_tenant(checked_key(key).tenant)
+    return key
+
+
+def _check_tenant(tenant: str) -> None:
+    if tenant == KEYS_TENANT:
+        raise InvalidIdentifierError(f"The tenant {KEYS_TENANT!r} holds the keys of the others: take another name.")
