@@ -157,6 +157,13 @@ store_option = click.option(
     "data folder. @NAME alone does too.",
 )
 tenant_option = click.option("--tenant", "tenant_option", metavar="NAME", help="Whose threads. Default: the default's.")
+names_option = click.option(
+    "--threads",
+    "names",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only this thread, or those whose ids match: 'trip-*'. Repeatable. Default: all.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")

@@ -12,6 +12,9 @@ from everthread.errors import EverthreadError
 
 COMMANDS = {
     "chat": "everthread.cli.chat",
+    "copy": "everthread.cli.copy",
+    "export": "everthread.cli.export",
+    "import": "everthread.cli.import_:import_",
     "completion": "everthread.cli.completion",
     "config": "everthread.cli.config",
     "prune": "everthread.cli.prune",

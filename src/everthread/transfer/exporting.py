@@ -17,7 +17,17 @@ from everthread.errors import ConfigurationError, CorruptRecordError
 from everthread.keys import escape
 from everthread.transfer.model import Outcome, Report, Watcher
 from everthread.transfer.reading import EXPORT_START, checked_threads
-from everthread.transfer.records import EndLine, ThreadLine, document_line, encoded, message_line
+from everthread.transfer.records import (
+    END_START,
+    LONGEST_END,
+    VERSION,
+    EndLine,
+    ExportLine,
+    ThreadLine,
+    document_line,
+    encoded,
+    message_line,
+)
 from everthread.transfer.sources import StoreSource, StoreThread
 
 SUFFIX = ".jsonl"
@@ -28,7 +38,7 @@ async def export_to_file(source: StoreSource, store: Store, path: Path, watcher:
     report = Report()
     part = path.with_name(path.name + ".part")
     with _opened(part) as file:
-        done = _completed(file)
+        done = _completed(file, encoded(ExportLine(VERSION, source.selection)))
         async with source:
             watcher.begin(source.total)
             async for thread in source.threads():
@@ -78,18 +88,26 @@ async def _export_one(store: Store, thread: StoreThread, folder: Path, watcher: 
     key = thread.heading.key
     path = folder / file_name(key.thread_id, SUFFIX)
     line = encoded(await thread_line(store, thread))
-    if path.exists():
-        with path.open("rb") as file:
-            if file.read(len(EXPORT_START) + len(line)) == EXPORT_START + line:
-                watcher.advance(thread.thread.count)
-                return Outcome(key, "unchanged", present=thread.thread.count)
+    if _holds(path, EXPORT_START + line):
+        watcher.advance(thread.thread.count)
+        return Outcome(key, "unchanged", present=thread.thread.count)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         file.write(EXPORT_START)
         outcome = await write_thread(thread, line, file, watcher)
-        sync(file)
     part.replace(path)
     return outcome
+
+
+def _holds(path: Path, beginning: bytes) -> bool:
+    """Whether a file begins so and is complete; it may be cut short where the machine lost its power."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        if file.read(len(beginning)) != beginning:
+            return False
+        file.seek(max(file.seek(0, os.SEEK_END) - LONGEST_END, 0))
+        return END_START in file.read() and path.stat().st_size > len(beginning)
 
 
 async def write_thread(thread: StoreThread, line: bytes, file: BinaryIO, watcher: Watcher) -> Outcome:
@@ -162,10 +180,13 @@ def _opened(part: Path) -> BufferedRandom:
         raise ConfigurationError(f"{part} cannot be written: {error.strerror}.") from None
 
 
-def _completed(file: BufferedRandom) -> set[bytes]:
-    """The digests of the first lines of the threads that are complete; what follows them is cut off."""
+def _completed(file: BufferedRandom, beginning: bytes) -> set[bytes]:
+    """The digests of the first lines of the threads that are complete; what follows them is cut off.
+
+    A file that begins in another way is of another selection, and begun anew.
+    """
     done: set[bytes] = set()
-    if file.read(len(EXPORT_START)) == EXPORT_START:
+    if file.read(len(beginning)) == beginning:
         end = file.tell()
         try:
             for found in checked_threads(file, "The unfinished export"):
@@ -177,7 +198,7 @@ def _completed(file: BufferedRandom) -> set[bytes]:
         file.seek(end)
     else:
         file.seek(0)
-        file.write(EXPORT_START)
+        file.write(beginning)
     file.truncate()
     return done
 

@@ -27,7 +27,7 @@ from everthread.transfer.records import (
 )
 from everthread.transfer.sources import MOST_A_PAGE, PAGE_BYTES
 
-EXPORT_START = encoded(ExportLine())
+EXPORT_START = encoded(ExportLine(VERSION))
 
 
 class FoundThread(NamedTuple):

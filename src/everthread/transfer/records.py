@@ -22,12 +22,20 @@ MAX_LINE = 128 * 1024 * 1024
 """Longest line in bytes: a message of 16 MiB as escaped text fits."""
 
 MESSAGE_START = b'{"type":"message"'
+END_START = b'\n{"type":"end"'
+LONGEST_END = 200
+"""Most bytes of a thread's last line."""
 
 
-class ExportLine(msgspec.Struct, frozen=True, tag="export"):
-    """The first line of a file."""
+class ExportLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="export"):
+    """The first line of a file.
 
-    version: int = VERSION
+    Attributes:
+        selection: Tells whether an unfinished file is of the same store, tenant and threads.
+    """
+
+    version: int
+    selection: str = ""
 
 
 class ThreadLine(msgspec.Struct, frozen=True, tag="thread"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from fnmatch import fnmatchcase
+from hashlib import blake2b
 from tempfile import SpooledTemporaryFile
 
 import msgspec
@@ -70,6 +71,12 @@ class StoreSource(Source):
         self._lists = bool(self._patterns) or not names
         self._names = _Backward()
         self._newest_ms = 0
+
+    @property
+    def selection(self) -> str:
+        """Differs for every other store, tenant and choice of threads."""
+        chosen = (self._store.location, self._tenant, sorted(self._exact), sorted(self._patterns))
+        return blake2b(msgspec.json.encode(chosen), digest_size=16).hexdigest()
 
     async def open(self) -> None:
         self.total = sum([0 if (found := await self._thread(name)) is None else found.count for name in self._exact])
