@@ -78,8 +78,8 @@ class ClientLink:
         command = [b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *arguments]
         return await self._submit(_Call([command], script))
 
-    async def transact(self, commands: Sequence[Sequence[bytes]]) -> Any:
-        """Carries out reading commands in one step and returns their replies."""
+    async def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Any:
+        """Carries out reading commands on a thread in one step and returns their replies."""
         return await self._submit(_Call([[b"MULTI"], *commands, [b"EXEC"]]))
 
     async def _submit(self, call: _Call) -> Any:

@@ -1,4 +1,4 @@
-"""From a Redis URL to an authenticated connection, by redis-py, and from there to a socket of our own.
+"""From a Redis URL to authenticated connections, by redis-py, and from there to sockets of our own.
 
 redis-py knows URLs, TLS, users, credential providers (Entra ID), and database numbers. Nothing here runs
 commands of threads.
@@ -7,12 +7,16 @@ commands of threads.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any, cast
 
 import redis.asyncio as redis
 from redis import exceptions
 
 from everthread.engines.redis._errors import ServerError, refused
+from everthread.engines.redis._line import Address
 from everthread.errors import ConfigurationError, UnsupportedError
 from everthread.settings import mask_url
 
@@ -20,18 +24,19 @@ OLDEST = (6, 2)
 
 
 class Dialer:
-    """Makes connections to the server that a URL names.
+    """Makes connections to the servers that a URL names, or that were found through it.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, with redis-py's own options in its query.
         timeout: Seconds for connecting and for each step of signing in.
+        must_be_primary: Refuses servers that are replicas.
         options: Keyword arguments for redis-py's connection, e.g. ``credential_provider``.
 
     Raises:
         ConfigurationError: redis-py refuses the URL or an option.
     """
 
-    def __init__(self, url: str, *, timeout: float, **options: Any) -> None:
+    def __init__(self, url: str, *, timeout: float, must_be_primary: bool = False, **options: Any) -> None:
         defaults: dict[str, Any] = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
         if not url.lower().startswith("unix:"):
             defaults["socket_keepalive"] = True
@@ -39,35 +44,74 @@ class Dialer:
         if pool is None:
             # Raised here, since errors of the parser may quote the password.
             raise ConfigurationError(f"This Redis URL cannot be used ({mask_url(url)}){reason}.")
-        self._pool: Any = pool
-        settings = pool.connection_kwargs
-        self.server = server_of(settings)
-        self.address = address_of(settings, tls=url.lower().startswith("rediss:"))
-        self._has_password = bool(settings.get("password") or settings.get("credential_provider"))
+        self._settings: dict[str, Any] = pool.connection_kwargs
+        self._make = pool.connection_class
+        self._must_be_primary = must_be_primary
+        self._is_tls = url.lower().startswith("rediss:")
+        self.server = server_of(self._settings)
+        self.address = address_of(self._settings, tls=self._is_tls)
 
-    async def dial(self) -> asyncio.StreamWriter:
+    def for_sentinels(self, user: str | None, password: str | None) -> Dialer:
+        """A dialer with the same options that signs in as sentinels want it."""
+        other = copy(self)
+        own = {"db": 0, "username": user, "password": password, "credential_provider": None}
+        other._settings = {**self._settings, **own}
+        other._must_be_primary = False
+        return other
+
+    async def dial(self, address: Address) -> asyncio.StreamWriter:
         """A connection that is ready for use.
 
         Raises:
             ConfigurationError: The server refuses the credentials or the database.
             UnsupportedError: It is too old.
         """
-        connection: Any = self._pool.make_connection()
+        connection = self._connection(address)
         try:
-            await connection.connect()
-            await self._check_version(connection)
-        except exceptions.AuthenticationError:
-            raise refused(self.server, ServerError("WRONGPASS" if self._has_password else "NOAUTH")) from None
-        except exceptions.NoPermissionError:
-            raise refused(self.server, ServerError("NOPERM")) from None
-        except exceptions.ResponseError as error:
-            if isinstance(error, exceptions.BusyLoadingError):
-                raise
-            raise ConfigurationError(f"{self.server} refuses the connection: {error}.") from None
+            with self._typed(connection):
+                await connection.connect()
+                await self._check_version(connection)
+                if self._must_be_primary:
+                    await _check_role(connection)
         finally:
+            # From here on the socket is not redis-py's.
             writer, connection._reader = connection._writer, None
             connection._writer = None
         return writer
+
+    async def ask(self, address: Address, *command: str) -> Any:
+        """A server's reply to one command, over a connection of its own.
+
+        Raises:
+            ConfigurationError: The server refuses the credentials or the command.
+        """
+        connection = self._connection(address)
+        try:
+            with self._typed(connection):
+                await connection.connect()
+                await connection.send_command(*command, check_health=False)
+                return await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+
+    def _connection(self, address: Address) -> Any:
+        host, port = address
+        return self._make(**{**self._settings, "host": host, "port": port} if host else self._settings)
+
+    @contextmanager
+    def _typed(self, connection: Any) -> Generator[None]:
+        server = server_of(cast(dict[str, Any], vars(connection)))
+        try:
+            yield
+        except exceptions.AuthenticationError:
+            is_known = self._settings.get("password") or self._settings.get("credential_provider")
+            raise refused(server, ServerError("WRONGPASS" if is_known else "NOAUTH")) from None
+        except exceptions.NoPermissionError:
+            raise refused(server, ServerError("NOPERM")) from None
+        except exceptions.ResponseError as error:
+            if isinstance(error, (exceptions.BusyLoadingError, exceptions.MasterDownError)):
+                raise
+            raise ConfigurationError(f"{server} refuses the connection: {error}.") from None
 
     async def _check_version(self, connection: Any) -> None:
         await connection.send_command("HELLO", check_health=False)
@@ -79,6 +123,14 @@ class Dialer:
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers and numbers < OLDEST:
             raise UnsupportedError(f"{self.server} is version {version}; everthread takes Redis ≥ 6.2 or Valkey.")
+
+
+async def _check_role(connection: Any) -> None:
+    # Sentinels may still name a primary that has become a replica.
+    await connection.send_command("ROLE", check_health=False)
+    role = (await connection.read_response())[0]
+    if role != b"master":
+        raise exceptions.ConnectionError("it is not the primary yet")
 
 
 def _pool(url: str, defaults: dict[str, Any], options: dict[str, Any]) -> tuple[Any, str]:

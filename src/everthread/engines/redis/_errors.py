@@ -63,6 +63,15 @@ def broken(server: str, reason: str, *, in_doubt: bool) -> StoreUnavailableError
     return StoreUnavailableError(f"{server} did not answer ({reason}). Nothing was written; try again.")
 
 
+def unconfirmed(server: str, count: int, wanted: int, milliseconds: int) -> OutcomeUnknownError:
+    """A write that the primary has, and that too few replicas said to have too."""
+    return OutcomeUnknownError(
+        f"{server} wrote this, but only {count} of {wanted} replicas confirmed it within {milliseconds} ms: it is lost "
+        "if the primary fails before they have it. An append is safe to repeat with the same append_id; it takes "
+        "effect once, and waits for the replicas again."
+    )
+
+
 def refused(server: str, error: ServerError, name: bytes | None = None) -> EverthreadError:
     """The typed error for an error reply.
 
@@ -85,7 +94,7 @@ def refused(server: str, error: ServerError, name: bytes | None = None) -> Evert
             "another program uses it. Choose another prefix."
         )
     if code in {"MOVED", "ASK", "CROSSSLOT"}:
-        return UnsupportedError(f"{server} is part of a cluster, which this release does not serve ({code}).")
+        return ConfigurationError(f"{server} is part of a cluster: use redis+cluster:// or rediss+cluster:// ({code}).")
     if "unknown command" in text.lower():
         return UnsupportedError(f"{server} lacks a command that everthread needs: it takes Redis 6.2 or newer.")
     # Only of a script's own failures it is known that they quote no arguments.

@@ -18,7 +18,7 @@ from everthread.keys import escape
 from everthread.model import ThreadKey
 
 COMPANIONS: Final = (b"meta", b"facts", b"spans", b"calls", b"ids", b"ids2", b"docs")
-_SLOTS = 16384
+SLOTS: Final = 16384
 _MOST_REMEMBERED = 2000  # about 2 kB each
 _FORBIDDEN = re.compile(r"[@{}\x00-\x1f\x7f]")
 
@@ -27,35 +27,47 @@ class ThreadNames:
     """The keys of one thread, in the order that the scripts know them by.
 
     Attributes:
-        names: The list, its companions, and the tenant's recency index.
-        packed: The same in the wire's encoding.
+        names: The list, its companions, and the tenant's recency index where a script may change that too.
+        packed: How many they are, and they, in the wire's encoding.
+        words: Into how many words they are packed.
+        index: The tenant's recency index.
+        slot: Where a cluster keeps the thread; 0 where there is none.
         member: The thread id as it stands in the index.
         owner: Which prefix and tenant the thread is of. Key and owner together name one thread only.
     """
 
-    __slots__ = ("member", "names", "owner", "packed")
+    __slots__ = ("index", "member", "names", "owner", "packed", "slot", "words")
 
-    def __init__(self, prefix: str, key: ThreadKey) -> None:
+    def __init__(self, prefix: str, key: ThreadKey, *, spread: bool = False) -> None:
         realm = realm_of(prefix, key.tenant)
         self.member = key.thread_id.encode()
         self.owner = realm.encode()
         list_key = self.owner + b":" + self.member
-        self.names = (list_key, *companions_of(list_key), index_of(realm))
-        self.packed = pack(self.names)
+        self.index = index_of(realm)
+        self.names = (list_key, *companions_of(list_key)) + (() if spread else (self.index,))
+        self.packed = pack([b"%d" % len(self.names), *self.names])
+        self.words = 1 + len(self.names)
+        self.slot = slot_of(list_key) if spread else 0
 
 
 class Names:
-    """Makes and remembers the keys of threads under one prefix."""
+    """Makes and remembers the keys of threads under one prefix.
 
-    def __init__(self, prefix: str) -> None:
+    Args:
+        prefix: What the keys begin with.
+        spread: Whether keys lie on several servers by their slots, so that a script cannot reach the index.
+    """
+
+    def __init__(self, prefix: str, *, spread: bool = False) -> None:
         self.prefix = check_prefix(prefix)
+        self.spread = spread
         self._known: OrderedDict[ThreadKey, ThreadNames] = OrderedDict()
 
     def of(self, key: ThreadKey) -> ThreadNames:
         """The keys of a thread."""
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = ThreadNames(self.prefix, key)
+            known = self._known[key] = ThreadNames(self.prefix, key, spread=self.spread)
             if len(self._known) > _MOST_REMEMBERED:
                 self._known.popitem(last=False)
         return known
@@ -101,7 +113,7 @@ def companions_of(list_key: bytes) -> list[bytes]:
     if tag == list_key and b"}" not in list_key:
         return [b"{%b}:%b" % (list_key, name) for name in COMPANIONS]
     if tag == list_key:
-        tag = _tag_in(crc_hqx(list_key, 0) % _SLOTS)
+        tag = _tag_in(slot_of(list_key))
     return [b"{%b}:%b:%b" % (tag, name, list_key) for name in COMPANIONS]
 
 
@@ -113,6 +125,11 @@ def tag_of(key: bytes) -> bytes:
     start = key.find(b"{")
     end = key.find(b"}", start + 1) if start >= 0 else -1
     return key[start + 1 : end] if end > start + 1 else key
+
+
+def slot_of(key: bytes) -> int:
+    """Where a cluster keeps a key."""
+    return crc_hqx(tag_of(key), 0) % SLOTS
 
 
 def pack(arguments: Sequence[bytes]) -> bytes:
@@ -129,6 +146,6 @@ def _tag_in(slot: int) -> bytes:
     global _tried  # noqa: PLW0603 (a table that fills up as far as it is needed)
     while slot not in _tags:
         tag = b"%d" % _tried
-        _tags.setdefault(crc_hqx(tag, 0) % _SLOTS, tag)
+        _tags.setdefault(crc_hqx(tag, 0) % SLOTS, tag)
         _tried += 1
     return _tags[slot]

@@ -23,7 +23,9 @@ class Command:
 
     __slots__ = ("by_hash", "by_source", "repeatable", "writes")
 
-    def __init__(self, by_hash: bytes, by_source: bytes, *, writes: bool, repeatable: bool) -> None:
+    def __init__(
+        self, by_hash: bytes, by_source: bytes = b"", *, writes: bool = False, repeatable: bool = True
+    ) -> None:
         self.by_hash = by_hash
         self.by_source = by_source
         self.writes = writes
@@ -44,8 +46,9 @@ class Script(Command):
 
 MULTI: Final = b"*1\r\n" + pack([b"MULTI"])
 EXEC: Final = b"*1\r\n" + pack([b"EXEC"])
-TRANSACTION: Final = Command(MULTI, MULTI, writes=False, repeatable=True)
-PING: Final = Command(b"*1\r\n" + pack([b"PING"]), b"", writes=False, repeatable=True)
+TRANSACTION: Final = Command(MULTI, MULTI)
+PING: Final = Command(b"*1\r\n" + pack([b"PING"]))
+ASKING: Final = Command(b"*1\r\n" + pack([b"ASKING"]))
 
 # An append knows by its id whether it was done before; the other writes would tell of their second time.
 APPEND: Final = Script("thread", "append", writes=True)
@@ -58,5 +61,7 @@ DELETE_DOCUMENT: Final = Script("thread", "delete_document", writes=True, repeat
 READ: Final = Script("thread", "read")
 GET: Final = Script("thread", "describe", "get")
 RECENT: Final = Script("recent")
+# The index alone, where it lies apart from the threads: what is done twice changes nothing.
+NOTE: Final = Script("note")
 GET_DOCUMENT: Final = Script("thread", "get_document")
 LIST_DOCUMENTS: Final = Script("thread", "list_documents")

@@ -10,8 +10,10 @@ from typing import Any, Final, Protocol, Self, cast
 import msgspec
 
 from everthread._extras import missing_extra
+from everthread.contract import SupportsDiagnosis
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines.redis import _scripts as scripts
+from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
 from everthread.engines.redis._keys import Names, ThreadNames
 from everthread.engines.redis._records import (
@@ -38,25 +40,23 @@ from everthread.errors import (
 from everthread.model import (
     Appended,
     Document,
+    Fact,
     MessagePage,
     Thread,
     ThreadKey,
     Truncated,
-    check_count,
 )
 from everthread.retention import TurnLinks
-from everthread.settings import engine_options
 
 try:
     from everthread.engines.redis._client import ClientLink
-    from everthread.engines.redis._connecting import Dialer, address_of, server_of
-    from everthread.engines.redis._wire import Wire
+    from everthread.engines.redis._connecting import address_of, server_of
+    from everthread.engines.redis._linking import connector
+    from everthread.engines.redis._recency import Recency
 except ImportError as error:
     raise missing_extra("redis", error) from error
 
 DEFAULT_PREFIX: Final = "chat_messages"
-DEFAULT_TIMEOUT: Final = 5.0
-DEFAULT_RETRIES: Final = 3
 MAX_TURN_BYTES: Final = 256 * 1024 * 1024
 """Most bytes of one append: a server takes a gigabyte of a client before it closes the connection."""
 
@@ -64,7 +64,7 @@ _BATCH: Final = 200
 
 
 class Link(Protocol):
-    """Runs scripts on a server: over a connection of our own, or through a caller's client."""
+    """Runs scripts on the servers that have the keys: over connections of our own, or through a caller's client."""
 
     async def open(self) -> None: ...
 
@@ -72,10 +72,10 @@ class Link(Protocol):
 
     def run(self, script: scripts.Script, names: ThreadNames | bytes, arguments: list[bytes]) -> Awaitable[Any]: ...
 
-    def transact(self, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
+    def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
 
 
-class RedisStore(BaseEngine):
+class RedisStore(BaseEngine, SupportsDiagnosis):
     """Keeps threads on Redis (6.2 or newer) or Valkey, with no modules.
 
     The messages of a thread are a list at ``{prefix}:{thread_id}`` (of another tenant:
@@ -89,6 +89,7 @@ class RedisStore(BaseEngine):
         server: What errors call the server.
         address: The server's URL without secrets.
         prefix: What the keys begin with.
+        spread: Whether the keys lie on several servers (a cluster), and with them indexes apart from threads.
         clock: Seconds since 1970, instead of the server's clock; for tests.
     """
 
@@ -99,6 +100,7 @@ class RedisStore(BaseEngine):
         server: str,
         address: str,
         prefix: str = DEFAULT_PREFIX,
+        spread: bool = False,
         clock: Callable[[], float] | None = None,
         **options: Any,
     ) -> None:
@@ -106,35 +108,33 @@ class RedisStore(BaseEngine):
         self._connect = connect
         self._server = server
         self._address = address
-        self._names = Names(prefix)
+        self._names = Names(prefix, spread=spread)
         self._own_clock = clock
         self._link: Link | None = None
+        self._recency: Recency | None = None
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
-        """The store that a URL names: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
+        """The store that a URL names: one server, a cluster, or the primary that sentinels know.
 
-        redis-py parses it, its own options included. everthread's options, in the query or as keywords:
-        ``prefix``, ``timeout`` (seconds, default 5: to connect, and to wait for an answer) and ``retries``
-        (default 3: how often a broken connection is made again for a call); and those of all engines. As a
-        keyword only: ``credential_provider`` (redis-py's, e.g. for Entra ID).
+        ``redis://``, ``unix://``, ``redis+cluster://host1,host2``, ``redis+sentinel://host1,host2,host3/name``, and
+        with TLS ``rediss://``, ``rediss+cluster://``, ``rediss+sentinel://``. redis-py parses it, its own options
+        included. everthread's options, in the query or as keywords, besides those of all engines:
+
+        Args:
+            url: The URL.
+            options: ``prefix``; ``timeout`` (seconds, default 5: to connect, and to wait for an answer); ``retries``
+                (how often a call is sent again: 3, with cluster and sentinels 60); ``failover_timeout`` (seconds,
+                default 30: how long calls wait for a new primary, with cluster and sentinels);
+                ``wait_replicas`` and ``wait_timeout`` (milliseconds, default 1000: a write counts as done when so
+                many replicas have it, else it raises `OutcomeUnknownError`); ``auth=entra`` (Microsoft Entra ID);
+                ``sentinel_username``, ``sentinel_password``. As a keyword only: ``credential_provider`` (redis-py's).
 
         Raises:
             ConfigurationError: The URL or an option is wrong.
         """
-        own = {"prefix": str, "timeout": float, "retries": int}
-        rest, settings = engine_options(url, options, own)
-        timeout = _checked_timeout(settings.pop("timeout", DEFAULT_TIMEOUT))
-        retries = settings.pop("retries", DEFAULT_RETRIES)
-        check_count(retries, "retries")
-        credentials = {name: settings.pop(name) for name in ("credential_provider",) if name in settings}
-        dialer = Dialer(rest, timeout=timeout, **credentials)
-        return cls(
-            lambda: Wire(dialer.dial, dialer.server, timeout=timeout, retries=retries),
-            server=dialer.server,
-            address=dialer.address,
-            **settings,
-        )
+        connect, settings = connector(url, options)
+        return cls(connect, **settings)
 
     @classmethod
     def from_client(cls, client: Any, **options: Any) -> Self:
@@ -169,13 +169,22 @@ class RedisStore(BaseEngine):
         except ServerError as error:
             raise refused(self._server, error) from None
         self._link = link
+        if self._names.spread:
+            self._recency = Recency(link.run)
 
     async def _close(self) -> None:
+        if self._recency is not None:
+            await self._recency.close()
         if self._link is not None:
             await self._link.close()
 
     def _translate(self, error: Exception) -> EverthreadError | None:
         return refused(self._server, error) if isinstance(error, ServerError) else None
+
+    async def diagnose(self) -> tuple[Fact, ...]:
+        # In a cluster, the server that would keep this thread answers for all.
+        reply = await self._call(self._run(FACTS, ThreadKey("everthread-doctor"), []))
+        return facts(reply[1].decode(errors="replace"), self._address)
 
     # Messages
 
@@ -185,6 +194,7 @@ class RedisStore(BaseEngine):
         reply = await self._run(scripts.APPEND, key, arguments)
         if reply[0] == CONFLICT:
             raise ConflictError(f"The next position of {key} is {reply[1]}, not {request.expected_seq}.", reply[1])
+        self._note_activity(key, reply[4:])
         return Appended(reply[1], reply[2], reply[3] == 1)
 
     async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage:
@@ -209,7 +219,7 @@ class RedisStore(BaseEngine):
         """
         names = self._names.of(key)
         try:
-            reply = await self._linked().transact(tail_commands(names, start))
+            reply = await self._linked().transact(names, tail_commands(names, start))
         except ServerError as error:
             raise refused(self._server, error, names.names[0]) from None
         if failed := next((part for part in reply if isinstance(part, Exception)), None):
@@ -220,6 +230,7 @@ class RedisStore(BaseEngine):
     async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
         reply = await self._run(scripts.TRUNCATE, key, [b"%d" % start, _number(stop)])
         _check_exists(key, reply)
+        self._note_activity(key, reply[4:])
         return Truncated(reply[1], reply[2], reply[3])
 
     # Threads
@@ -229,13 +240,19 @@ class RedisStore(BaseEngine):
         return None if reply[0] == ABSENT else _thread(key, reply)
 
     async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Sequence[Thread]:
+        if self._recency is not None:
+            await self._recency.settled()
         found: list[Thread] = []
         place = (b"", b"") if after is None else (b"%d" % after[0], after[1].encode())
         while len(found) < limit:
             wanted = limit - len(found)
             rows = await self._recent(tenant, wanted, *place)
             known = await asyncio.gather(*(self._get_thread(key) for key, _ in rows))
-            # Those whose time was over are not there, and are out of the index by now.
+            # Those whose time was over are not there, and are out of the index now or soon.
+            if self._recency is not None:
+                for thread, (key, updated_ms) in zip(known, rows, strict=True):
+                    if thread is None:
+                        self._recency.was_gone(self._names.index(tenant), key.thread_id.encode(), updated_ms)
             found += [
                 msgspec.structs.replace(thread, updated_ms=updated_ms)
                 for thread, (_, updated_ms) in zip(known, rows, strict=True)
@@ -264,13 +281,21 @@ class RedisStore(BaseEngine):
 
     async def _delete_thread(self, key: ThreadKey) -> bool:
         reply = await self._run(scripts.DELETE, key, [])
+        if self._recency is not None:
+            names = self._names.of(key)
+            self._recency.was_gone(names.index, names.member, reply[2])
         return reply[1] == 1
 
     async def _delete_tenant(self, tenant: str) -> int:
         deleted = 0
-        while rows := await self._recent(tenant, _BATCH, b"", b""):
+        while rows := await self._newest(tenant):
             deleted += sum(await asyncio.gather(*(self._delete_thread(key) for key, _ in rows)))
         return deleted
+
+    async def _newest(self, tenant: str) -> list[tuple[ThreadKey, int]]:
+        if self._recency is not None:
+            await self._recency.settled()
+        return await self._recent(tenant, _BATCH, b"", b"")
 
     # Documents
 
@@ -288,6 +313,7 @@ class RedisStore(BaseEngine):
         reply = await self._run(scripts.PUT_DOCUMENT, key, [name.encode(), value, _number(expected_revision)])
         if reply[0] == CONFLICT:
             raise ConflictError(f"Document {name!r} of {key} has revision {reply[1]}.", reply[1])
+        self._note_activity(key, reply[3:])
         return Document(name, value, reply[1], reply[2])
 
     async def _delete_document(self, key: ThreadKey, name: str) -> bool:
@@ -299,6 +325,12 @@ class RedisStore(BaseEngine):
         return () if reply[0] == ABSENT else tuple(sorted(name.decode() for name in reply[1]))
 
     # Running scripts
+
+    def _note_activity(self, key: ThreadKey, times: Sequence[int]) -> None:
+        """Notes an activity for the index, if the script could not do it: then its reply ends with the time."""
+        if times and self._recency is not None:
+            names = self._names.of(key)
+            self._recency.was_active(names.index, names.member, times[0])
 
     def _linked(self) -> Link:
         assert self._link is not None
@@ -379,9 +411,3 @@ def _check_exists(key: ThreadKey, reply: Any) -> None:
 
 def _number(value: int | None) -> bytes:
     return b"" if value is None else b"%d" % value
-
-
-def _checked_timeout(timeout: object) -> float:
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < 86_400:
-        raise ConfigurationError("timeout must be a number of seconds above 0.")
-    return float(timeout)

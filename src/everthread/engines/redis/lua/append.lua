@@ -3,7 +3,7 @@
 -- ARGV  4 append id  5 expected position or ''  6 messages to keep or ''  7 milliseconds to live or ''
 --       8 '=' and the title for a thread without one, or ''  9 how calls and results hang together, or ''
 --       10 bytes of all messages  11… messages, then a fact for each, without its time where that is now
--- Reply {0, first position, next position, 1 if this had been written before}
+-- Reply {0, first position, next position, 1 if this had been written before, time of activity if the index is apart}
 local MOST_IDS, MOST_CALLS = 1000, 1000
 local FIRST = 11
 
@@ -92,8 +92,10 @@ local thread, refusal = load_to_write(true)
 if refusal then return refusal end
 local before = not thread.is_new and earlier(thread, ARGV[4])
 if before then
+  -- Written again as it is: a WAIT behind this then waits until the replicas have come as far, whoever wrote it first.
+  call('HSET', META, 'owner', OWNER)
   local first, count = string.match(before, '(%d+),(%d+)')
-  return { 0, tonumber(first), first + count, 1 }
+  return { 0, tonumber(first), first + count, 1, apart(thread.updated) }
 end
 local expected = tonumber(ARGV[5])
 if expected and expected ~= thread.next then return { 2, thread.next } end
@@ -114,4 +116,4 @@ thread.expires = ttl and NOW + ttl or false
 touch(thread)
 save(thread)
 if ttl or expired_before then expire_all(ttl) end
-return { 0, first, thread.next, 0 }
+return { 0, first, thread.next, 0, apart(NOW) }

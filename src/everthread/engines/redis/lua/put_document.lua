@@ -11,4 +11,4 @@ if thread.is_new then
 end
 call('HSET', DOCS, ARGV[4], revision + 1 .. ' ' .. NOW .. ' ' .. ARGV[5])
 share_expiry(thread)
-return { 0, revision + 1, NOW }
+return { 0, revision + 1, NOW, thread.is_new and apart(NOW) }

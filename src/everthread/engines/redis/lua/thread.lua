@@ -241,6 +241,11 @@ local function load_to_write(may_be_new)
   return thread
 end
 
+-- For the reply: the index is then brought up to date by a call of its own.
+local function apart(time)
+  return not RECENT and time or nil
+end
+
 local function touch(thread)
   thread.updated = NOW
   if RECENT then call('ZADD', RECENT, NOW, NAME) end

@@ -1,5 +1,5 @@
 -- Keeps positions from 4 up to below 5 (or '' for no end), moved to where no result is cut from its call.
--- Reply {0, how many were dropped, head position, next position}
+-- Reply {0, how many were dropped, head position, next position, time of activity if the index is apart}
 local function drop_late_runs(thread)
   local kept, shift = '', 0
   for from, at in string.gmatch(thread.runs, '(%d+):(%d+)') do
@@ -31,4 +31,4 @@ thread.tail = thread.count > 0 and fingerprint(call('LINDEX', LIST, -1)) or ''
 -- A list of others that was taken over just now is not in the index yet.
 if stop or thread.is_new then touch(thread) end
 save(thread)
-return { 0, count - thread.count, head_of(thread), thread.next }
+return { 0, count - thread.count, head_of(thread), thread.next, apart(thread.updated) }

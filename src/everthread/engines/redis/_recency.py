@@ -1,0 +1,96 @@
+"""The recency indexes of a cluster: they lie in other slots than the threads, so scripts on threads cannot change them.
+
+What happened to a thread is noted here and brought to its tenant's index right afterwards, what waits at the same time
+together. An append does not wait for it; a listing by the same store does, and so does closing. If the index cannot
+be reached it is tried again; if the process dies in between, the thread's next activity mends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from everthread.engines.redis._errors import ServerError
+from everthread.engines.redis._scripts import NOTE, Script
+from everthread.errors import EverthreadError
+
+_MOST_AT_ONCE: Final = 1000
+_PAUSE: Final = 1.0
+
+Run = Callable[[Script, bytes, list[bytes]], Awaitable[Any]]
+
+
+class Recency:
+    """Brings indexes up to date.
+
+    Args:
+        run: Runs a script on the server of a key.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._noted = _nothing()
+        self._sending = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def was_active(self, index: bytes, member: bytes, at_ms: int) -> None:
+        """A thread was written to."""
+        self._note(index, member, b"%d" % at_ms)
+
+    def was_gone(self, index: bytes, member: bytes, at_ms: int) -> None:
+        """There was no such thread at this time, so it is not listed unless it was active since."""
+        self._note(index, member, b"-%d" % at_ms)
+
+    async def settled(self) -> None:
+        """Returns when all that was noted is in the indexes.
+
+        Raises:
+            EverthreadError: An index cannot be reached.
+        """
+        async with self._sending:
+            noted, self._noted = self._noted, _nothing()
+            while noted:
+                index, notes = noted.popitem()
+                try:
+                    await self._send(index, notes)
+                except BaseException:
+                    for name, older in {**noted, index: notes}.items():
+                        # What came meanwhile is newer.
+                        self._noted[name] = {**older, **self._noted[name]}
+                    raise
+
+    async def close(self) -> None:
+        """Brings the rest to the indexes; what cannot be brought is mended by the threads' next activity."""
+        try:
+            await self.settled()
+        except (EverthreadError, ServerError):
+            self._noted.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _note(self, index: bytes, member: bytes, note: bytes) -> None:
+        self._noted[index][member] = note
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._settle())
+
+    async def _settle(self) -> None:
+        try:
+            while self._noted:
+                try:
+                    await self.settled()
+                except (EverthreadError, ServerError):
+                    await asyncio.sleep(_PAUSE)
+        finally:
+            self._task = None
+
+    async def _send(self, index: bytes, notes: dict[bytes, bytes]) -> None:
+        pairs = list(notes.items())
+        for start in range(0, len(pairs), _MOST_AT_ONCE):
+            some = pairs[start : start + _MOST_AT_ONCE]
+            await self._run(NOTE, index, [part for member, note in some for part in (note, member)])
+
+
+def _nothing() -> defaultdict[bytes, dict[bytes, bytes]]:
+    return defaultdict(dict)
