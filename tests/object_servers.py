@@ -236,3 +236,44 @@ class Answering:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+COSMOS = "@vercel/cosmosdb-server@1.0.1"
+# It answers 500, not 404, where an item is not there: it reads a field of what it did not find.
+_COSMOS_MENDED = """
+const handler = require(COSMOS_SERVER + "/lib/handler/read-document.js");
+const read = handler.default;
+handler.default = async (account, request, response, parameters) => {
+  try {
+    return await read(account, request, response, parameters);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    response.statusCode = 404;
+    return { code: "NotFound", message: "There is no such item." };
+  }
+};
+"""
+COSMOS_KEY = base64.b64encode(b"any key will do").decode()
+
+
+@contextlib.contextmanager
+def cosmos_server() -> Iterator[Server]:
+    """An emulator of Cosmos DB over HTTPS, keeping its items in memory."""
+    with scratch_folder() as folder:
+        port = free_port()
+        *node, script = npm_package(COSMOS, "cosmosdb-server")
+        package = Path(script).parents[1]
+        (folder / "mended.js").write_text(_COSMOS_MENDED.replace("COSMOS_SERVER", json.dumps(str(package))))
+        command = [*node, "--require", str(folder / "mended.js"), script, "-p", str(port)]
+        server = Server(command, port, folder, _listens)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def cosmos_url(server: Server) -> str:
+    """The URL of a new database, which is made when it is opened."""
+    endpoint = f"https://127.0.0.1:{server.port}/"
+    return f"cosmos://local/database{next(_names)}?endpoint={endpoint}&create=true&verify=false"
