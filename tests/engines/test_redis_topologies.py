@@ -1,0 +1,488 @@
+"""Redis in a cluster and with sentinels: the guarantees of all engines, failovers under load, and resharding."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import redis as redis_py
+
+from everthread import (
+    Appended,
+    ConfigurationError,
+    OutcomeUnknownError,
+    Store,
+    StoreUnavailableError,
+    ThreadKey,
+    new_message,
+    open_store,
+)
+from everthread.engines.redis._keys import ThreadNames, slot_of
+from everthread.model import NewMessage
+from everthread.testing import CorruptibleHarness, CorruptionSuite, ProcessSuite, StoreContractSuite, UrlHarness
+from tests.redis_topologies import Cluster, Sentinels, Topology, ask, eventually, redis_cluster, redis_sentinels
+from tests.servers import Server, free_port, redis_server
+
+KEY = ThreadKey("conversation")
+_prefixes = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with redis_cluster("redis") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def sentinels() -> Iterator[Sentinels]:
+    with redis_sentinels("redis") as found:
+        yield found
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"topology{next(_prefixes)}"
+
+
+def said(text: str) -> NewMessage:
+    return new_message({"role": "user", "content": text})
+
+
+async def texts(store: Store, key: ThreadKey = KEY) -> list[bytes]:
+    return [message.payload for message in await store.read(key)]
+
+
+async def soon(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Returns when something has become so: for what is to be true a round trip later."""
+    async with asyncio.timeout(20):
+        while not await is_so():
+            await asyncio.sleep(0.01)
+
+
+# The conformance kit
+
+
+class TopologyHarness(UrlHarness, CorruptibleHarness):
+    """A prefix of its own on servers that stand in for one another."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.prefix = f"kit{next(_prefixes)}"
+        super().__init__(lambda: f"{topology.url}?prefix={self.prefix}")
+
+    def another(self) -> TopologyHarness:
+        return type(self)(self.topology)
+
+    async def corrupt(self, key: ThreadKey, seq: int, payload: bytes) -> None:
+        name = ThreadNames(self.prefix, key).names[0]
+        server = self.topology.primaries()[0]
+        if isinstance(self.topology, Cluster):
+            server = self.topology.owner(slot_of(name))
+        with redis_py.Redis(port=server.port) as client:
+            client.lset(name, seq, payload)
+
+
+class TestCluster(StoreContractSuite, ProcessSuite, CorruptionSuite):
+    @pytest.fixture
+    def harness(self, cluster: Cluster) -> TopologyHarness:
+        return TopologyHarness(cluster)
+
+
+class TestSentinels(StoreContractSuite, ProcessSuite, CorruptionSuite):
+    @pytest.fixture
+    def harness(self, sentinels: Sentinels) -> TopologyHarness:
+        return TopologyHarness(sentinels)
+
+
+# Primaries that are killed under load
+
+
+@dataclass
+class Load:
+    """Writers that append turns to the same threads until they are told to stop, each turn until it is acknowledged."""
+
+    url: str
+    keys: list[ThreadKey] = field(default_factory=lambda: [ThreadKey(f"t{i}") for i in range(6)])
+    acknowledged: dict[ThreadKey, dict[str, int]] = field(default_factory=dict)
+    is_over: bool = False
+
+    async def write(self, writer: int) -> None:
+        async with open_store(self.url) as store:
+            for number in itertools.count():
+                if self.is_over:
+                    return
+                key = self.keys[(writer + number) % len(self.keys)]
+                name = f"{writer}-{number}"
+                appended = await self._until_done(store, key, name)
+                self.acknowledged.setdefault(key, {})[name] = appended.first_seq
+
+    async def _until_done(self, store: Store, key: ThreadKey, name: str) -> Appended:
+        turn = [said(f"{name} {part}") for part in range(3)]
+        while True:
+            try:
+                return await store.append(key, turn, append_id=name)
+            except StoreUnavailableError:
+                await asyncio.sleep(0.05)
+
+    def count(self) -> int:
+        return sum(len(turns) for turns in self.acknowledged.values())
+
+    async def goes_on(self, turns: int = 100) -> None:
+        """Returns when so many more turns were acknowledged."""
+        wanted = self.count() + turns
+        await soon_or_late(lambda: self.count() >= wanted)
+
+    async def check(self) -> None:
+        async with open_store(self.url) as store:
+            for key in self.keys:
+                page = await store.read(key)
+                assert [message.seq for message in page] == list(range(len(page))), "positions are not dense"
+                kept = {}
+                for at in range(0, len(page), 3):
+                    name = bytes(page[at].payload).split(b'"content":"')[1].split(b" ")[0].decode()
+                    turn = [said(f"{name} {part}").payload for part in range(3)]
+                    assert [message.payload for message in page[at : at + 3]] == turn, "a turn is torn"
+                    assert name not in kept, "a turn is doubled"
+                    kept[name] = at
+                lost = {n: at for n, at in self.acknowledged[key].items() if kept.get(n) != at}
+                assert not lost, "an acknowledged turn is missing, or is elsewhere"
+
+
+async def soon_or_late(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not is_so():
+            await asyncio.sleep(0.02)
+
+
+MADE = {"cluster": redis_cluster, "sentinels": redis_sentinels}
+
+
+@pytest.mark.parametrize(("kind", "make"), [("redis", "cluster"), ("valkey", "cluster"), ("redis", "sentinels")])
+async def test_killed_primaries_lose_tear_and_double_nothing_that_a_replica_confirmed(kind: str, make: str) -> None:
+    with MADE[make](kind) as topology:
+        load = Load(f"{topology.url}?wait_replicas=1")
+        writers = [asyncio.create_task(load.write(writer)) for writer in range(8)]
+        await load.goes_on()
+        for _ in range(2):
+            victim = topology.primaries()[0]
+            wanted = len(topology.primaries())
+            victim.kill()
+            await asyncio.to_thread(eventually, lambda wanted=wanted: len(topology.primaries()) == wanted)
+            await asyncio.to_thread(victim.start)
+            await asyncio.to_thread(eventually, topology.is_whole)
+            await load.goes_on()
+        load.is_over = True
+        await asyncio.gather(*writers)
+        await load.check()
+
+
+# What a write waits for
+
+
+@pytest.fixture(params=["cluster", "sentinels"])
+def topology(request: pytest.FixtureRequest) -> Topology:
+    found: Topology = request.getfixturevalue(request.param)
+    return found
+
+
+def send(how: signal.Signals) -> Callable[[Server], None]:
+    def sending(server: Server) -> None:
+        assert server.process is not None
+        os.kill(server.process.pid, how)
+
+    return sending
+
+
+async def test_an_append_that_no_replica_confirms_says_so_however_often_it_is_repeated(
+    topology: Topology, prefix: str
+) -> None:
+    url = f"{topology.url}?prefix={prefix}&wait_replicas=1&wait_timeout=200"
+    async with open_store(url) as store, open_store(url) as other:
+        assert await store.append(KEY, [said("a")], append_id="a") == Appended(0, 1)
+        stopped = topology.stop_replicas(send(signal.SIGSTOP))
+        try:
+            for each in (store, store, other):
+                # The other store's connection wrote nothing, so the server must not answer for what it wrote itself.
+                with pytest.raises(OutcomeUnknownError, match="0 of 1 replicas"):
+                    await each.append(KEY, [said("b")], append_id="b")
+            assert len(await texts(store)) == 2
+            with pytest.raises(OutcomeUnknownError):
+                await store.update_thread(KEY, title="t")
+        finally:
+            for server in stopped:
+                send(signal.SIGCONT)(server)
+        await soon(lambda: _is_appended(other, "b"))
+        assert len(await texts(store)) == 2
+
+
+async def _is_appended(store: Store, name: str) -> bool:
+    try:
+        return (await store.append(KEY, [said(name)], append_id=name)).replayed
+    except OutcomeUnknownError:
+        return False
+
+
+async def test_appends_that_wait_for_replicas_land_in_the_order_of_their_calls(topology: Topology, prefix: str) -> None:
+    async with open_store(topology.url, prefix=prefix, wait_replicas=1) as store:
+        results = await asyncio.gather(*(store.append(KEY, [said(str(i))]) for i in range(200)))
+        assert [result.first_seq for result in results] == list(range(200))
+        assert await texts(store) == [said(str(i)).payload for i in range(200)]
+
+
+async def test_more_replicas_than_there_are_is_an_unknown_outcome_on_a_single_server(
+    plain_redis_server: Server, prefix: str
+) -> None:
+    url = f"redis://127.0.0.1:{plain_redis_server.port}?prefix={prefix}&wait_replicas=2&wait_timeout=50"
+    async with open_store(url) as store:
+        with pytest.raises(OutcomeUnknownError, match="0 of 2 replicas"):
+            await store.append(KEY, [said("a")])
+        assert len(await texts(store)) == 1
+
+
+# A cluster
+
+
+def keys_on(cluster: Cluster, prefix: str, server: Server, count: int) -> list[ThreadKey]:
+    """Threads that a server keeps."""
+    slots = {first + i for first, last in _slots_of(server) for i in range(last - first + 1)}
+    names = (ThreadKey(f"k{i}") for i in itertools.count())
+    mine = (key for key in names if ThreadNames(prefix, key, spread=True).slot in slots)
+    return list(itertools.islice(mine, count))
+
+
+def _slots_of(server: Server) -> list[tuple[int, int]]:
+    rows = ask(server.port, "CLUSTER", "SLOTS")
+    assert isinstance(rows, list)
+    return [(first, last) for first, last, primary, *_ in rows if primary[1] == server.port]
+
+
+async def test_the_threads_of_a_tenant_lie_on_all_servers_and_are_listed_together(
+    cluster: Cluster, prefix: str
+) -> None:
+    keys = [ThreadKey(f"t{i}", "tenant") for i in range(60)]
+    async with open_store(cluster.url, prefix=prefix) as store:
+        await asyncio.gather(*(store.append(key, [said("a")]) for key in keys))
+        page = await store.list_threads("tenant", limit=100)
+        assert {thread.key for thread in page} == set(keys)
+        updated = [thread.updated_ms for thread in page]
+        assert updated == sorted(updated, reverse=True)
+    owners = Counter(cluster.owner(ThreadNames(prefix, key, spread=True).slot).port for key in keys)
+    assert len(owners) == 3
+
+
+async def test_an_append_is_one_command_and_the_index_another_that_it_does_not_wait_for(
+    cluster: Cluster, prefix: str
+) -> None:
+    server = cluster.primaries()[0]
+    key = keys_on(cluster, prefix, server, 1)[0]
+    async with open_store(cluster.url, prefix=prefix) as store:
+        await store.append(key, [said("a")])
+        await store.list_threads()
+        index = cluster.owner(slot_of(ThreadNames(prefix, key).index))
+        stats = _calls(server, "evalsha"), _calls(index, "evalsha")
+        await store.append(key, [said("b")])
+        await store.list_threads()
+        more = _calls(server, "evalsha") - stats[0], _calls(index, "evalsha") - stats[1]
+    # The append, the listing's look at the thread, the index's note and the listing.
+    assert sum(more) == (8 if server is index else 4)
+
+
+def _calls(server: Server, command: str) -> int:
+    with redis_py.Redis(port=server.port) as client:
+        return int(client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+async def test_an_index_that_was_lost_is_mended_by_the_threads_next_activity(cluster: Cluster, prefix: str) -> None:
+    index = ThreadNames(prefix, KEY).index
+    async with open_store(cluster.url, prefix=prefix) as store:
+        await store.append(KEY, [said("a")], append_id="a")
+        assert len(await store.list_threads()) == 1
+        ask(cluster.owner(slot_of(index)).port, "DEL", index.decode())
+        assert len(await store.list_threads()) == 0
+        assert (await store.append(KEY, [said("a")], append_id="a")).replayed
+        assert len(await store.list_threads()) == 1
+
+
+async def test_what_the_index_lists_and_is_not_there_is_taken_out_by_a_listing(cluster: Cluster, prefix: str) -> None:
+    index = ThreadNames(prefix, KEY).index
+    server = cluster.owner(slot_of(index))
+    async with open_store(cluster.url, prefix=prefix) as store:
+        await store.append(KEY, [said("a")])
+        await store.list_threads()
+        ask(server.port, "ZADD", index.decode(), "5", "never was")
+        assert [thread.key for thread in await store.list_threads()] == [KEY]
+        await store.list_threads()
+        assert ask(server.port, "ZCARD", index.decode()) == 1
+
+
+async def test_another_store_lists_a_thread_soon_after_its_append(cluster: Cluster, prefix: str) -> None:
+    async with open_store(cluster.url, prefix=prefix) as store, open_store(cluster.url, prefix=prefix) as other:
+        await store.append(KEY, [said("a")])
+
+        async def is_listed() -> bool:
+            return len(await other.list_threads()) == 1
+
+        await soon(is_listed)
+        await store.delete_thread(KEY)
+        await store.append(KEY, [said("b")])
+        await store.list_threads()
+        assert len(await other.list_threads()) == 1
+
+
+async def test_while_the_servers_of_the_index_are_gone_appends_elsewhere_do_not_wait(
+    cluster: Cluster, prefix: str
+) -> None:
+    victim = cluster.owner(slot_of(ThreadNames(prefix, KEY).index))
+    elsewhere = next(server for server in cluster.primaries() if server is not victim)
+    keys = keys_on(cluster, prefix, elsewhere, 20)
+    async with open_store(cluster.url, prefix=prefix) as store:
+        await store.append(keys[0], [said("a")])
+        send(signal.SIGSTOP)(victim)
+        begun = time.monotonic()
+        try:
+            for key in keys:
+                await store.append(key, [said("b")])
+            assert time.monotonic() - begun < 1.5, "the index was waited for"
+        finally:
+            send(signal.SIGCONT)(victim)
+        assert {thread.key for thread in await store.list_threads()} == set(keys)
+    await asyncio.to_thread(eventually, cluster.is_whole)
+
+
+def move_slot(slot: int, source: Server, target: Server, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Moves a slot and its keys one by one, as resharding does."""
+    to, of = str(ask(target.port, "CLUSTER", "MYID")), str(ask(source.port, "CLUSTER", "MYID"))
+    ask(target.port, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", of)
+    ask(source.port, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", to)
+    meanwhile()
+    with redis_py.Redis(port=source.port) as client:
+        while names := client.execute_command("CLUSTER GETKEYSINSLOT", slot, 1):
+            client.execute_command("MIGRATE", "127.0.0.1", target.port, names[0], 0, 5000)
+    for server in (target, source):
+        ask(server.port, "CLUSTER", "SETSLOT", str(slot), "NODE", to)
+
+
+async def test_appends_land_once_and_in_order_while_their_slot_moves_to_and_fro(cluster: Cluster, prefix: str) -> None:
+    names = ThreadNames(prefix, KEY, spread=True)
+    home = cluster.owner(names.slot)
+    away = next(server for server in cluster.primaries() if server is not home)
+    sent: list[bytes] = []
+    moving = False
+
+    async def write(store: Store) -> None:
+        while moving or not sent:
+            turn = [said(f"{len(sent) + i}") for i in range(20)]
+            sent.extend(message.payload for message in turn)
+            await asyncio.gather(*(store.append(KEY, [message]) for message in turn))
+
+    async with open_store(cluster.url, prefix=prefix) as store:
+        for source, target in ((home, away), (away, home)) * 3:
+            moving = True
+            writing = asyncio.create_task(write(store))
+            await asyncio.to_thread(move_slot, names.slot, source, target)
+            moving = False
+            await writing
+            assert len(sent) == len(await texts(store))
+        assert await texts(store) == sent
+
+
+async def test_a_new_thread_waits_until_its_slot_has_moved(cluster: Cluster, prefix: str) -> None:
+    names = ThreadNames(prefix, KEY, spread=True)
+    home = cluster.owner(names.slot)
+    away = next(server for server in cluster.primaries() if server is not home)
+    loop = asyncio.get_running_loop()
+    async with open_store(cluster.url, prefix=prefix) as store:
+        waiting: list[asyncio.Future[object]] = []
+
+        async def begin() -> None:
+            # Neither server takes a script on several keys that are not there while their slot is moving.
+            waiting.append(asyncio.ensure_future(store.append(KEY, [said("a")])))
+            waiting.append(asyncio.ensure_future(store.read(KEY)))
+            done, _ = await asyncio.wait(waiting, timeout=0.5)
+            assert not done
+
+        move = asyncio.run_coroutine_threadsafe
+        await asyncio.to_thread(move_slot, names.slot, home, away, lambda: move(begin(), loop).result(30))
+        assert await waiting[0] == Appended(0, 1)
+        await waiting[1]
+        await asyncio.to_thread(move_slot, names.slot, away, home)
+        assert await store.append(KEY, [said("b")]) == Appended(1, 2)
+
+
+async def test_one_seed_that_answers_is_enough(cluster: Cluster, prefix: str) -> None:
+    alive = cluster.primaries()[0].port
+    url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{alive}?prefix={prefix}"
+    async with open_store(url) as store:
+        await store.append(KEY, [said("a")])
+        assert store.location == url
+
+
+# What is named wrongly
+
+
+async def test_a_single_server_is_no_cluster_and_says_what_to_use(plain_redis_server: Server) -> None:
+    with pytest.raises(ConfigurationError, match="cluster"):
+        await open_store(f"redis+cluster://127.0.0.1:{plain_redis_server.port}").open()
+
+
+async def test_a_server_of_a_cluster_that_is_named_as_a_single_one_says_what_to_use(
+    cluster: Cluster, prefix: str
+) -> None:
+    url = f"redis://127.0.0.1:{cluster.primaries()[0].port}?prefix={prefix}"
+    async with open_store(url) as store:
+        answers = await asyncio.gather(
+            *(store.append(ThreadKey(f"t{i}"), [said("a")]) for i in range(50)), return_exceptions=True
+        )
+    assert {type(answer) for answer in answers} == {ConfigurationError}
+    assert "redis+cluster://" in str(answers[0])
+
+
+async def test_a_primary_that_no_sentinel_knows_is_a_configuration_error(sentinels: Sentinels) -> None:
+    url = sentinels.url.rpartition("/")[0] + "/unknown"
+    with pytest.raises(ConfigurationError, match="unknown"):
+        await open_store(url).open()
+
+
+async def test_sentinels_that_are_not_there_are_told_within_the_timeout() -> None:
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+        await open_store(f"redis+sentinel://127.0.0.1:{free_port()}/name", timeout=0.5).open()
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "redis+sentinel://localhost",
+        "redis+sentinel:///name",
+        "redis+cluster://localhost/3",
+        "redis+cluster://localhost:notaport",
+        "redis+cluster://a,,b",
+        "redis+cluster://localhost?failover_timeout=0",
+        "redis://localhost?wait_replicas=-1",
+        "redis://localhost?wait_replicas=1&wait_timeout=0",
+        "redis://localhost?wait_replicas=1&wait_timeout=6000",
+        "redis://localhost?auth=kerberos",
+    ],
+)
+async def test_a_url_that_is_wrong_is_a_configuration_error(wrong: str) -> None:
+    with pytest.raises(ConfigurationError):
+        open_store(wrong)
+
+
+async def test_passwords_of_sentinels_and_servers_are_their_own() -> None:
+    with redis_server("redis", "--requirepass", "data") as server:
+        url = f"redis+sentinel://:data@127.0.0.1:{server.port}/name?sentinel_password=other"
+        store = open_store(url)
+        with pytest.raises(ConfigurationError, match="refused the user name or password") as caught:
+            await store.open()
+        for text in (str(caught.value), repr(store), store.location):
+            assert "other" not in text
+            assert "data" not in text.replace("database", "")
