@@ -271,6 +271,32 @@ async def test_many_stores_that_append_and_compact_at_once_lose_nothing() -> Non
     assert all(m.turn == m.seq - m.seq % 2 for m in page)
 
 
+async def test_a_writer_without_pause_does_not_keep_others_out() -> None:
+    storage = MemoryStorage()
+
+    async def travel(_: str) -> None:
+        await asyncio.sleep(0.002)
+
+    async with opened(WatchedStorage(storage, before=travel)) as busy, opened(storage) as other:
+        await appending(0)(busy)
+        stop = asyncio.Event()
+
+        async def write() -> int:
+            for number in itertools.count(1):
+                if stop.is_set():
+                    return number
+                await appending(number)(busy)
+            return 0
+
+        writing = asyncio.create_task(write())
+        async with opened(WatchedStorage(storage, before=travel)) as late:
+            for number in range(5):
+                await asyncio.wait_for(appending(10_000 + number)(late), 20)
+        stop.set()
+        assert await writing < 600
+        assert len({m.payload for m in await other.read(KEY)}) == (await other.read_last(KEY, 1)).next_seq
+
+
 # Lost answers
 
 

@@ -8,7 +8,6 @@ apart (`Fence`): a writer trusts what it remembers only for a while, and an entr
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -38,6 +37,8 @@ MAX_REMEMBERED = 4096
 _MOST_PROBES = 4
 _MOST_ATTEMPTS = 200
 _MOST_SENDS = 3
+_STREAK = 32
+_PAUSE = 6  # round trips
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -53,6 +54,14 @@ class Fence(msgspec.Struct, frozen=True):
     grace_s: float = 3600.0
 
 
+class Streak(msgspec.Struct, frozen=True):
+    """Entries that one process has written, nobody else coming between: how many, when the last, how long it took."""
+
+    length: int = 0
+    ended: float = 0.0
+    took: float = 0.0
+
+
 class View(msgspec.Struct, frozen=True):
     """What was seen of a thread's log.
 
@@ -61,12 +70,14 @@ class View(msgspec.Struct, frozen=True):
         state: What it says.
         seen: When the look at it began.
         fresh: It was the newest within this call; otherwise it is from memory.
+        streak: What this process has written since somebody else did; see `Log.commit`.
     """
 
     number: int
     state: State | None
     seen: tuple[float, float]
     fresh: bool
+    streak: Streak = Streak()
 
 
 class Draft(msgspec.Struct):
@@ -130,7 +141,7 @@ class Log:
             seen = _now()
             found = await self.storage.get(place.entries, inverted(view.number + 1))
             if found is None:
-                return self._remember(place, View(view.number, view.state, seen, fresh=True))
+                return self._remember(place, View(view.number, view.state, seen, fresh=True, streak=view.streak))
             if found.data == GONE:
                 break
             loaded = self._decoded_entry(place, view.number + 1, found.data)
@@ -209,12 +220,16 @@ class Log:
         ``step`` is called again for each entry that somebody else wrote first. Returns the thread as it was
         left; whatever ``step`` raises comes out and nothing is written.
 
+        Who writes one entry right after the other needs one round trip for each, who comes new needs three, and would
+        never be first. So a process makes a pause after `_STREAK` entries in a row that is long enough for another.
+
         Raises:
             OutcomeUnknownError: The entry may have been written.
         """
         unique = nonce()
         trusted = self._trusted(place)
         view = trusted if trusted is not None else await self._load(place)
+        await _give_way(view.streak)
         for attempt in range(_MOST_ATTEMPTS):
             try:
                 draft = await step(view, unique)
@@ -224,15 +239,17 @@ class Log:
             if draft is None:
                 return view
             seen = _now()
-            if await self._announced(place, draft, unique, announce):
-                return self._remember(place, View(draft.state.number, draft.state, seen, fresh=True))
-            if attempt > 2:
-                # Others keep being first: step back for about as long as a write takes.
-                await asyncio.sleep(random.uniform(0, min(0.01 * attempt, 0.5)))  # noqa: S311
-            view = await self.refreshed(place, view)
+            other = await self._announced(place, draft, unique, announce)
+            if other is None:
+                length = view.streak.length + 1 if attempt == 0 else 1
+                streak = Streak(length, time.monotonic(), time.monotonic() - seen[0])
+                return self._remember(place, View(draft.state.number, draft.state, seen, fresh=True, streak=streak))
+            # What won is known; but who is one behind would stay so, and has to look for the newest from time to time.
+            is_known = attempt % 2 == 0 and other.state is not None
+            view = View(draft.state.number, other.state, seen, fresh=False) if is_known else await self._load(place)
         raise StoreUnavailableError("Too many writers are at this thread at the same time; nothing was written.")
 
-    async def _announced(self, place: Place, draft: Draft, unique: str, announce: Announce | None) -> bool:
+    async def _announced(self, place: Place, draft: Draft, unique: str, announce: Announce | None) -> Block | None:
         if announce is None:
             return await self._create(place, draft, unique)
         if draft.state.born == draft.state.number:
@@ -248,29 +265,30 @@ class Log:
             raise announced
         return created
 
-    async def _create(self, place: Place, draft: Draft, unique: str) -> bool:
+    async def _create(self, place: Place, draft: Draft, unique: str) -> Block | None:
+        """Writes the entry; returns the other that has its number, if somebody else was faster."""
         block = Block(v=LAYOUT, nonce=unique, groups=draft.groups, spans=draft.spans, state=draft.state)
         data = encode(block, draft.payloads)
         name = inverted(draft.state.number)
-        if not await self._created(place, draft.state.number, data, unique):
-            return False
-        if draft.groups:
+        other = await self._other(place, draft.state.number, data, unique)
+        if other is None and draft.groups:
             self._blocks.add((place.entries, name), Loaded(block, data, data.index(b"\n") + 1), len(data))
-        return True
+        return other
 
-    async def _created(self, place: Place, number: int, data: bytes, unique: str) -> bool:
+    async def _other(self, place: Place, number: int, data: bytes, unique: str) -> Block | None:
         """Creates an entry; what may have landed is sent again, since it can land only once."""
         for attempt in range(_MOST_SENDS):
             try:
                 if await self.storage.create(place.entries, inverted(number), data):
-                    return True
+                    return None
                 found = await self.storage.get(place.entries, inverted(number))
             except StoreUnavailableError:
                 await asyncio.sleep(0.05 * 2**attempt)
                 continue
             # A name that was taken a moment ago and has no object: two writes met and both were refused.
             if found is not None:
-                return found.data != GONE and self._decoded_entry(place, number, found.data).block.nonce == unique
+                block = _EMPTIED if found.data == GONE else self._decoded_entry(place, number, found.data).block
+                return None if block.nonce == unique else block
         raise OutcomeUnknownError(
             f"{self.storage.location} did not answer after a write was sent: it may have landed. "
             "Send it again with the same append_id."
@@ -281,7 +299,7 @@ class Log:
         self._remembered.pop(place, None)
 
     def _remember(self, place: Place, view: View) -> View:
-        self._remembered[place] = View(view.number, view.state, view.seen, fresh=False)
+        self._remembered[place] = msgspec.structs.replace(view, fresh=False)
         self._remembered.move_to_end(place)
         while len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
@@ -301,6 +319,13 @@ class Log:
 
 
 _NO_SNAPSHOT = Snapshot(v=LAYOUT)
+_EMPTIED = Block(v=LAYOUT)
+
+
+async def _give_way(streak: Streak) -> None:
+    left = streak.ended + _PAUSE * streak.took - time.monotonic()
+    if streak.length and streak.length % _STREAK == 0 and left > 0:
+        await asyncio.sleep(left)
 
 
 def _now() -> tuple[float, float]:
