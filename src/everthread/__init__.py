@@ -7,7 +7,7 @@ The guarantees are in `everthread.contract`, the errors in `everthread.errors`.
 """
 
 from everthread.codec import View, new_message, view
-from everthread.contract import Store, SupportsSearch, read_all
+from everthread.contract import Store, SupportsRewrite, SupportsSearch, read_all
 from everthread.errors import (
     ConfigurationError,
     ConflictError,
@@ -31,6 +31,7 @@ from everthread.model import (
     NewMessage,
     Page,
     Retention,
+    Rewrite,
     SearchHit,
     Thread,
     ThreadKey,
@@ -57,10 +58,12 @@ __all__ = [
     "OutcomeUnknownError",
     "Page",
     "Retention",
+    "Rewrite",
     "SchemaError",
     "SearchHit",
     "Store",
     "StoreUnavailableError",
+    "SupportsRewrite",
     "SupportsSearch",
     "Thread",
     "ThreadKey",

@@ -55,6 +55,7 @@ from everthread.model import (
     NewMessage,
     Page,
     Retention,
+    Rewrite,
     SearchHit,
     Thread,
     ThreadKey,
@@ -273,6 +274,23 @@ class SupportsSearch(ABC):
         Raises:
             ConfigurationError: The cursor is not one that this search gave.
             InvalidMessageError: ``text`` is not text, or longer than 1,000 characters.
+        """
+
+
+class SupportsRewrite(ABC):
+    """A store that can put other payloads in the place of stored ones: to encrypt them anew, or to mend them."""
+
+    @abstractmethod
+    async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        """Replaces each payload that still is what was read; says how many were.
+
+        Positions, times, formats, turns and what belongs together stay as they are; it is no activity. What was
+        trimmed or changed meanwhile is left as it is. All changes of one call become visible together. May be
+        sent again when its outcome is unknown.
+
+        Raises:
+            InvalidMessageError: A new payload is not JSON in UTF-8, or ``changes`` are no `Rewrite` objects.
+            LimitExceededError: A new payload, or their number, is larger than this engine stores.
         """
 
 

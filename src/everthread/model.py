@@ -253,6 +253,23 @@ class Document(msgspec.Struct, frozen=True):
         return f"Document({self.name!r}, {len(self.value)} bytes, revision={self.revision})"
 
 
+class Rewrite(msgspec.Struct, frozen=True):
+    """A payload to put in the place of another.
+
+    Attributes:
+        seq: The message's position.
+        old: The payload as it was read.
+        new: What takes its place: JSON as UTF-8.
+    """
+
+    seq: int
+    old: bytes
+    new: bytes
+
+    def __repr__(self) -> str:
+        return f"Rewrite(seq={self.seq}, {len(self.old)} to {len(self.new)} bytes)"
+
+
 class SearchHit(msgspec.Struct, frozen=True):
     """A message that a search found.
 

@@ -13,6 +13,7 @@ import msgspec
 
 from everthread.contract import REMEMBERED_APPENDS
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._rewriting import Rewriting
 from everthread.errors import ConfigurationError, ConflictError, EverthreadError, ThreadNotFoundError
 from everthread.model import (
     Appended,
@@ -20,6 +21,7 @@ from everthread.model import (
     Message,
     MessagePage,
     Retention,
+    Rewrite,
     Thread,
     ThreadKey,
     Truncated,
@@ -52,7 +54,7 @@ class _Log:
 Threads = dict[ThreadKey, _Log]
 
 
-class MemoryStore(Engine):
+class MemoryStore(Rewriting, Engine):
     """Keeps threads in a dictionary.
 
     Args:
@@ -121,6 +123,16 @@ class MemoryStore(Engine):
         if stop is not None:
             log.updated_ms = self._now_ms()
         return Truncated(count - len(log.messages), log.head_seq, log.next_seq)
+
+    async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        wanted = {change.seq: change for change in changes}
+        log, done = self._log(key), 0
+        for index, message in enumerate(log.messages if log is not None else ()):
+            change = wanted.get(message.seq)
+            if log is not None and change is not None and change.old == message.payload:
+                log.messages[index] = msgspec.structs.replace(message, payload=change.new)
+                done += 1
+        return done
 
     async def _get_thread(self, key: ThreadKey) -> Thread | None:
         log = self._log(key)

@@ -14,7 +14,8 @@ An engine is tested by a subclass that says where to find an empty place:
 
 What not every engine can be asked is in suites of their own, so that nothing is skipped in silence:
 `ProcessSuite` for what outlives its process, `ServerSuite` for what is on a server, `CorruptionSuite` for
-places whose records a test can spoil, `SecretSuite` for what is reached with a password. They take harnesses
+places whose records a test can spoil, `SecretSuite` for what is reached with a password, `RewriteSuite` for what
+can rewrite. They take harnesses
 of the types that their names say.
 
 The property tests and the state machine take a share of the ``max_examples`` of the Hypothesis profile in
@@ -35,6 +36,7 @@ from everthread.testing.faults import Fault, FaultyStore  # noqa: E402
 from everthread.testing.guarantees import (  # noqa: E402
     CorruptionSuite,
     ProcessSuite,
+    RewriteSuite,
     SecretSuite,
     ServerSuite,
     StoreContractSuite,
@@ -69,6 +71,7 @@ __all__ = [
     "Harness",
     "ProcessHarness",
     "ProcessSuite",
+    "RewriteSuite",
     "SecretHarness",
     "SecretSuite",
     "ServerHarness",

@@ -15,6 +15,7 @@ from everthread.testing.guarantees.ordered import Ordered
 from everthread.testing.guarantees.ownership import HonestOwnership
 from everthread.testing.guarantees.processes import AcrossProcesses
 from everthread.testing.guarantees.retry_safe import RetrySafe
+from everthread.testing.guarantees.rewriting import Rewrites
 from everthread.testing.guarantees.servers import AcrossRestarts
 from everthread.testing.guarantees.threads import Listing, Threads
 from everthread.testing.guarantees.truncating import Truncating
@@ -61,8 +62,12 @@ class CorruptionSuite(AfterCorruption):
     """What is asked when records were spoilt. ``harness`` gives a `CorruptibleHarness`."""
 
 
+class RewriteSuite(Rewrites):
+    """What is asked of a store that can rewrite payloads. ``harness`` gives any `Harness`."""
+
+
 class SecretSuite(DiscreetAboutSecrets):
     """What is asked of a store that is given a secret. ``harness`` gives a `SecretHarness`."""
 
 
-__all__ = ["CorruptionSuite", "ProcessSuite", "SecretSuite", "ServerSuite", "StoreContractSuite"]
+__all__ = ["CorruptionSuite", "ProcessSuite", "RewriteSuite", "SecretSuite", "ServerSuite", "StoreContractSuite"]
