@@ -26,6 +26,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Serv
     return _url(request.param, tmp_path, plain_redis_server, fresh_prefix)
 
 
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place; what is in memory is there for one store only."""
+    return _url(request.param, tmp_path, plain_redis_server, fresh_prefix)
+
+
 @pytest_asyncio.fixture(params=["memory", "sqlite", "redis"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str

@@ -86,7 +86,8 @@ class TenantStore(Store):
 
     def tenant(self, tenant: str, *, quota: Quota | None = None) -> TenantStore:
         """A view of the same tenant; a limit that this view has stays in force."""
-        return view_of_tenant(self, self._own_tenant(tenant), quota=quota)
+        own = self._own_tenant(tenant)
+        return self if quota is None else view_of_tenant(self, own, quota=quota)
 
     async def open(self) -> None:
         await self._inner.open()

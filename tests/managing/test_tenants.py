@@ -1,0 +1,337 @@
+"""Tenants: a view reaches only its own, a quota holds, and erasing leaves nothing but a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from everthread import (
+    ConfigurationError,
+    ConflictError,
+    InvalidIdentifierError,
+    InvalidMessageError,
+    LimitExceededError,
+    NewMessage,
+    Retention,
+    Store,
+    SupportsSearch,
+    ThreadKey,
+    open_store,
+)
+from everthread.engines.memory import MemoryStore
+from everthread.erasing import digest_of, erase_tenant
+from everthread.errors import OutcomeUnknownError, StoreUnavailableError
+from everthread.testing import Fault, FaultyStore
+from everthread.testing.strategies import identifiers, look_alikes
+from everthread.wrappers.tenant import Quota, TenantStore
+from tests.managing.talks import KEY, kept, said, talk, texts, turn
+
+Call = Callable[[Store, ThreadKey], Awaitable[object]]
+
+CALLS: dict[str, Call] = {
+    "append": lambda store, key: store.append(key, [said("user", "x")]),
+    "read": lambda store, key: store.read(key),
+    "read_last": lambda store, key: store.read_last(key, 5),
+    "truncate": lambda store, key: store.truncate(key, stop=0),
+    "get_thread": lambda store, key: store.get_thread(key),
+    "update_thread": lambda store, key: store.update_thread(key, title="x"),
+    "delete_thread": lambda store, key: store.delete_thread(key),
+    "get_document": lambda store, key: store.get_document(key, "d"),
+    "put_document": lambda store, key: store.put_document(key, "d", b"1"),
+    "delete_document": lambda store, key: store.delete_document(key, "d"),
+    "list_documents": lambda store, key: store.list_documents(key),
+    "list_threads": lambda store, key: store.list_threads(key.tenant),
+    "delete_tenant": lambda store, key: store.delete_tenant(key.tenant),
+}
+
+
+def test_every_call_of_a_store_is_tried() -> None:
+    others = {"open", "aclose", "location", "tenant"}
+    assert set(CALLS) == {name for name in vars(Store) if not name.startswith("_")} - others
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_view_refuses_the_keys_of_other_tenants(name: str) -> None:
+    store = MemoryStore()
+    await talk(store, ThreadKey("trip", "other"))
+    before = await kept(store, ThreadKey("trip", "other"))
+    for tenant in ("acme", ""):
+        with pytest.raises(InvalidIdentifierError, match="Only tenant"):
+            await CALLS[name](store.tenant(tenant), ThreadKey("trip", "other"))
+    assert await kept(store, ThreadKey("trip", "other")) == before
+
+
+async def test_within_a_view_the_default_tenant_is_its_own(store: Store) -> None:
+    view = store.tenant("acme")
+    await talk(view)
+    assert texts(await kept(view)) == texts(await kept(store, ThreadKey("trip", "acme")))
+    assert await store.get_thread(KEY) is None
+    assert [thread.key for thread in await view.list_threads()] == [ThreadKey("trip", "acme")]
+    assert await view.delete_tenant("") == 1
+
+
+async def test_a_view_does_all_that_a_store_does_for_its_tenant(store: Store) -> None:
+    view = store.tenant("acme")
+    await view.append(KEY, turn(0), append_id="a", expected_seq=0, default_title="Rome")
+    assert (await view.append(KEY, turn(0), append_id="a")).replayed
+    await view.append(KEY, turn(1), retention=Retention(max_messages=4))
+    assert texts((await view.read_last(KEY, 1)).messages) == ["answer 1"]
+    assert (await view.truncate(KEY, stop=7)).next_seq >= 7
+    assert (await view.update_thread(KEY, metadata={"a": 1})).title == "Rome"
+    await view.put_document(KEY, "d", b"1")
+    document = await view.get_document(KEY, "d")
+    assert document is not None
+    assert await view.list_documents(KEY) == ("d",)
+    assert await view.delete_document(KEY, "d")
+    assert await view.delete_thread(KEY)
+
+
+async def test_a_view_of_a_view_stays_within_it(store: Store) -> None:
+    view = store.tenant("acme")
+    limited = view.tenant("", quota=Quota(max_messages=1)).tenant("acme")
+    with pytest.raises(LimitExceededError):
+        await talk(limited)
+    with pytest.raises(InvalidIdentifierError):
+        view.tenant("other")
+
+
+async def test_a_view_tells_its_tenant_and_never_closes_the_store(store: Store) -> None:
+    async with store.tenant("acme") as view:
+        assert "acme" in view.location
+        assert "acme" in repr(view)
+    await talk(store)
+
+
+async def test_what_is_no_key_or_no_tenant_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidIdentifierError):
+        await store.tenant("acme").read("trip")  # type: ignore[arg-type]
+    for tenant in (None, 7, "x" * 600, "\ud800"):
+        with pytest.raises(InvalidIdentifierError):
+            store.tenant(tenant)  # type: ignore[arg-type]
+
+
+def test_a_view_can_search_exactly_if_its_store_can(tmp_path: Path) -> None:
+    for url in ("memory:", f"sqlite:///{tmp_path}/a.db", "postgresql://127.0.0.1/x", "redis://127.0.0.1/0"):
+        store = open_store(url)
+        assert isinstance(store.tenant("acme"), SupportsSearch) is isinstance(store, SupportsSearch)
+
+
+pairs = st.one_of(look_alikes(), st.tuples(*[st.builds(ThreadKey, identifiers(), identifiers())] * 2))
+
+
+def test_no_pair_of_tenant_and_thread_reaches_anothers_data(any_url: str) -> None:
+    with asyncio.Runner() as runner:
+        store = open_store(any_url)
+
+        @given(pairs)
+        @settings(max_examples=150, deadline=None)
+        def look(pair: tuple[ThreadKey, ThreadKey]) -> None:
+            assume(pair[0].tenant != pair[1].tenant)
+            runner.run(_look_for(store, *pair))
+
+        try:
+            look()
+        finally:
+            runner.run(store.aclose())
+
+
+async def _look_for(store: Store, one: ThreadKey, other: ThreadKey) -> None:
+    """Writes as one tenant, looks and deletes as another."""
+    await store.append(one, [said("user", "secret")], append_id="a", default_title="secret")
+    await store.put_document(one, "d", b'"secret"')
+    view = store.tenant(other.tenant)
+    for key in (other, ThreadKey(other.thread_id), ThreadKey(one.thread_id)):
+        await _find_nothing(view, key)
+    assert not (await view.append(other, [said("user", "mine")], append_id="a")).replayed
+    assert await view.delete_tenant("") == 1
+    assert texts(await kept(store, one)) == ["secret"]
+    assert await store.list_documents(one) == ("d",)
+    assert await store.delete_tenant(one.tenant) == 1
+
+
+async def _find_nothing(view: TenantStore, key: ThreadKey) -> None:
+    assert await view.get_thread(key) is None
+    assert await kept(view, key) == []
+    assert (await view.read_last(key, 9)).messages == ()
+    assert await view.get_document(key, "d") is None
+    assert await view.list_documents(key) == ()
+    assert not await view.delete_thread(key)
+    assert not await view.delete_document(key, "d")
+    assert (await view.list_threads()).items == ()
+
+
+# Quotas
+
+
+async def test_a_tenant_may_keep_as_much_as_its_quota_and_no_more(store: Store) -> None:
+    await talk(store, ThreadKey("before", "acme"), turns=1)
+    view = store.tenant("acme", quota=Quota(max_messages=9))
+    await talk(view, turns=1)
+    with pytest.raises(LimitExceededError) as refused:
+        await view.append(ThreadKey("more"), turn(0))
+    assert (refused.value.size, refused.value.limit) == (12, 9)
+    assert await store.get_thread(ThreadKey("more", "acme")) is None
+    await view.append(ThreadKey("more"), [said("user", "the ninth")])
+    await talk(store.tenant("other"))
+
+
+async def test_bytes_are_limited_too(store: Store) -> None:
+    size = len(said("user", "x" * 100).payload)
+    view = store.tenant("acme", quota=Quota(max_bytes=3 * size))
+    for _ in range(3):
+        await view.append(KEY, [said("user", "x" * 100)])
+    with pytest.raises(LimitExceededError, match="bytes"):
+        await view.append(KEY, [said("user", "")])
+
+
+async def test_appends_at_the_same_time_do_not_all_find_the_same_room(store: Store) -> None:
+    view = store.tenant("acme", quota=Quota(max_messages=40))
+    appends = (view.append(ThreadKey(f"t{n % 7}"), turn(n)) for n in range(50))
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert sum(isinstance(outcome, LimitExceededError) for outcome in outcomes) == 40
+    counts = [thread.count for thread in await view.list_threads()]
+    assert sum(counts) == 40
+
+
+async def test_room_that_was_made_is_found_and_repeats_cost_nothing() -> None:
+    store, clock = MemoryStore(), itertools.count(0, 2)
+    view = TenantStore(store, "acme", quota=Quota(max_messages=8), clock=lambda: float(next(clock)))
+    await view.append(KEY, turn(0), append_id="a")
+    for _ in range(5):
+        assert (await view.append(KEY, turn(0), append_id="a")).replayed
+    await view.append(KEY, turn(1))
+    with pytest.raises(LimitExceededError):
+        await view.append(KEY, turn(2))
+    await store.truncate(ThreadKey("trip", "acme"), start=4)
+    await view.append(KEY, turn(2))
+
+
+async def test_an_append_that_failed_takes_no_room_and_one_that_may_have_landed_does() -> None:
+    plan = [Fault.FAIL_BEFORE, Fault.FAIL_AFTER]
+    view = FaultyStore(MemoryStore(), plan).tenant("acme", quota=Quota(max_messages=8))
+    with pytest.raises(StoreUnavailableError):
+        await view.append(KEY, turn(0))
+    with pytest.raises(OutcomeUnknownError):
+        await view.append(KEY, turn(0))
+    await view.append(KEY, turn(1))
+    with pytest.raises(LimitExceededError):
+        await view.append(KEY, turn(2))
+
+
+async def test_what_is_no_message_is_refused_as_without_a_quota(store: Store) -> None:
+    view = store.tenant("acme", quota=Quota(max_messages=8))
+    for wrong in (["no message"], [], 7):
+        with pytest.raises(InvalidMessageError):
+            await view.append(KEY, wrong)  # type: ignore[arg-type]
+    await view.append(KEY, turn(0) + turn(1))
+
+
+async def test_an_append_within_the_quota_costs_no_other_call() -> None:
+    store = FaultyStore(MemoryStore(), [])
+    view = store.tenant("acme", quota=Quota(max_messages=1000))
+    await view.append(KEY, turn(0))
+    store.made.clear()
+    for number in range(20):
+        await view.append(KEY, turn(number))
+    assert store.made == ["append"] * 20
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, "7"])
+def test_a_quota_is_a_whole_number_that_is_not_negative(limit: object) -> None:
+    with pytest.raises(ConfigurationError):
+        Quota(max_messages=limit)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError):
+        Quota(max_bytes=limit)  # type: ignore[arg-type]
+
+
+# Erasing
+
+
+def _sha256(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+async def test_erasing_a_tenant_leaves_the_others_and_a_receipt_without_content(store: Store, tmp_path: Path) -> None:
+    names = [f"thread-{number}" for number in range(5)]
+    for name in names:
+        await talk(store, ThreadKey(name, "acme"), turns=2)
+    await store.put_document(ThreadKey(names[0], "acme"), "summary", b'"they like Rome"')
+    await talk(store, ThreadKey("thread-0", "acme2"))
+    digests = {
+        sha256(name.encode()).hexdigest(): (await digest_of(store, ThreadKey(name, "acme")))[0] for name in names
+    }
+    receipt = tmp_path / "receipt.jsonl"
+    erased = await erase_tenant(store, "acme", receipt)
+    assert (erased.sums.threads, erased.sums.messages, erased.sums.documents, erased.left) == (5, 40, 1, 0)
+    assert (await store.list_threads("acme")).items == ()
+    assert await store.get_document(ThreadKey(names[0], "acme"), "summary") is None
+    assert len(await kept(store, ThreadKey("thread-0", "acme2"))) == 12
+    text = receipt.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["thread"]: line["digest"] for line in lines[:-1]} == digests
+    assert lines[-1]["digest"] == _sha256("".join(text.splitlines(keepends=True)[:-1]))
+    assert lines[-1]["kind"] == "erased"
+    assert not any(word in text for word in ("question", "sunny", "they like", "Rome", "thread-0"))
+
+
+async def test_a_digest_changes_with_anything_that_was_said(store: Store) -> None:
+    one, other = ThreadKey("one"), ThreadKey("other")
+    await talk(store, one)
+    await talk(store, other)
+    assert await digest_of(store, one) == await digest_of(store, other)
+    await store.append(other, [NewMessage(b"{}")])
+    digest = await digest_of(store, other)
+    await store.put_document(other, "d", b"1")
+    assert len({await digest_of(store, one), digest, await digest_of(store, other)}) == 3
+
+
+async def test_an_erasure_that_failed_is_finished_by_the_next_and_both_are_in_the_receipt(tmp_path: Path) -> None:
+    inner, receipt = MemoryStore(), tmp_path / "receipt.jsonl"
+    await talk(inner, ThreadKey("a", "acme"))
+    with pytest.raises(OutcomeUnknownError):
+        await erase_tenant(FaultyStore(inner, [Fault.FAIL_AFTER], calls=["delete_tenant"]), "acme", receipt)
+    await erase_tenant(inner, "acme", receipt)
+    assert [json.loads(line)["kind"] for line in receipt.read_text().splitlines()] == ["thread", "erased"]
+
+
+async def test_threads_that_were_begun_meanwhile_are_told(tmp_path: Path) -> None:
+    class Late(MemoryStore):
+        async def delete_tenant(self, tenant: str) -> int:
+            deleted = await super().delete_tenant(tenant)
+            await self.append(ThreadKey("late", tenant), [said("user", "x")])
+            return deleted
+
+    with pytest.raises(ConflictError, match="erase it again"):
+        await erase_tenant(Late(), "acme", tmp_path / "receipt.jsonl")
+
+
+async def test_nothing_of_an_erased_tenant_remains_in_the_storage(url: str, tmp_path: Path) -> None:
+    async with open_store(url) as store:
+        for number in range(3):
+            key = ThreadKey(f"zebra-{number}", "acme-zebra")
+            await talk(store, key)
+            await store.put_document(key, "zebra", b'"zebra"')
+        await talk(store)
+        assert _traces(url, "zebra")
+        await erase_tenant(store, "acme-zebra", tmp_path / "receipt.jsonl")
+        assert _traces(url, "zebra") == []
+
+
+def _traces(url: str, word: str) -> list[str]:
+    """Keys or rows in the storage itself that hold the word."""
+    if url.startswith("redis"):
+        with redis_client.Redis.from_url(url.partition("?")[0], decode_responses=True) as server:
+            return [key for key in server.scan_iter() if word in key]
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return [str(row) for table in tables for row in db.execute(f"SELECT * FROM {table}") if word in str(row)]
