@@ -107,7 +107,8 @@ def _holds(path: Path, beginning: bytes) -> bool:
         if file.read(len(beginning)) != beginning:
             return False
         file.seek(max(file.seek(0, os.SEEK_END) - LONGEST_END, 0))
-        return END_START in file.read() and path.stat().st_size > len(beginning)
+        end = file.read()
+        return END_START in end and end.endswith(b"}\n")
 
 
 async def write_thread(thread: StoreThread, line: bytes, file: BinaryIO, watcher: Watcher) -> Outcome:

@@ -1,0 +1,259 @@
+"""Exported files: what is in them, what is refused, and that they come back."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from everthread import (
+    ConfigurationError,
+    CorruptRecordError,
+    NewMessage,
+    SchemaError,
+    Store,
+    ThreadKey,
+    ThreadNotFoundError,
+    new_message,
+    open_store,
+)
+from everthread.engines.memory import MemoryStore
+from everthread.model import Message
+from everthread.testing import identifiers, payloads
+from everthread.transfer import export_threads, import_threads
+from everthread.transfer.exporting import file_name
+from everthread.transfer.records import MessageLine, decoded, encoded, message_line, message_of
+from tests.transfer.conversations import everything, fill, turn
+
+
+@pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
+async def test_what_was_exported_comes_back_equal(
+    store: Store, target: Store, tmp_path: Path, into_folder: bool
+) -> None:
+    await fill(store)
+    path = tmp_path / "export"
+    exported = await export_threads(store, path, into_folder=into_folder)
+    report = await import_threads(target, path)
+    assert exported.threads == report.threads == {"new": 10}
+    assert await everything(target) == await everything(store)
+    again = await import_threads(target, path)
+    assert again.threads == {"unchanged": 10}
+    assert again.written == again.documents == 0
+
+
+async def test_an_imported_tenant_is_the_one_that_was_exported_or_the_one_that_is_asked_for(
+    store: Store, target: Store, tmp_path: Path
+) -> None:
+    await fill(store, "acme")
+    await export_threads(store, tmp_path / "x", tenant="acme")
+    await import_threads(target, tmp_path / "x")
+    await import_threads(target, tmp_path / "x", tenant="new")
+    assert await everything(target, "acme") == await everything(target, "new") == await everything(store, "acme")
+    assert not await target.list_threads()
+
+
+async def test_a_dry_run_of_an_import_writes_nothing(store: Store, target: Store, tmp_path: Path) -> None:
+    await fill(store)
+    await export_threads(store, tmp_path / "x")
+    planned = await import_threads(target, tmp_path / "x", dry_run=True)
+    assert await everything(target) == {}
+    assert await import_threads(target, tmp_path / "x") == planned
+
+
+async def test_a_changed_byte_anywhere_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    async with open_store("memory:") as store, open_store("memory:") as target:
+        await store.append(ThreadKey("a"), turn(0))
+        await store.put_document(ThreadKey("a"), "d", b'"x"')
+        await store.append(ThreadKey("b"), turn(1))
+        await export_threads(store, path)
+        whole = path.read_bytes()
+        for at in range(whole.index(b"\n") + 1, len(whole)):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            with pytest.raises(CorruptRecordError):
+                await import_threads(target, path)
+        assert await everything(target) == {}
+
+
+async def test_a_file_that_was_cut_off_is_refused_unless_it_ends_with_a_thread(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    async with open_store("memory:") as store:
+        await store.append(ThreadKey("a"), turn(0))
+        await store.append(ThreadKey("b"), turn(1))
+        await export_threads(store, path)
+    whole = path.read_bytes()
+    second = whole.index(b'{"type":"thread"', whole.index(b'{"type":"end"'))
+    for length in range(whole.index(b"\n") + 1, len(whole)):
+        path.write_bytes(whole[:length])
+        async with open_store("memory:") as target:
+            if length in {whole.index(b"\n") + 1, second}:
+                assert (await import_threads(target, path)).is_complete
+                continue
+            with pytest.raises(CorruptRecordError):
+                await import_threads(target, path)
+            assert await everything(target) == {}
+
+
+async def test_a_file_of_a_newer_version_or_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    async with open_store("memory:") as target:
+        path.write_text('{"type":"export","version":2,"new":true}\n')
+        with pytest.raises(SchemaError, match="version 2"):
+            await import_threads(target, path)
+        path.write_text('{"some":"json"}\n')
+        with pytest.raises(ConfigurationError, match="not an export"):
+            await import_threads(target, path)
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            await import_threads(target, tmp_path / "nowhere")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(ConfigurationError, match="no exported threads"):
+            await import_threads(target, tmp_path / "empty")
+
+
+async def test_an_export_that_cannot_be_written_or_is_of_nothing_says_so(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        await export_threads(store, tmp_path / "nowhere" / "x")
+    with pytest.raises(ThreadNotFoundError):
+        await export_threads(store, tmp_path / "x", names=["nobody"])
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigurationError, match="no format"):
+        await export_threads(store, tmp_path / "x", format="word")  # type: ignore[arg-type]
+
+
+async def test_files_of_threads_that_did_not_change_are_left_as_they_are(store: Store, tmp_path: Path) -> None:
+    await fill(store)
+    folder = tmp_path / "folder"
+    await export_threads(store, folder, into_folder=True)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    await store.append(ThreadKey("plain"), turn(9))
+    await store.put_document(ThreadKey("a"), "new", b"1")
+    cut = folder / file_name("A", ".jsonl")
+    cut.write_bytes(cut.read_bytes()[:-20])
+    report = await export_threads(store, folder, into_folder=True)
+    assert report.threads == {"new": 3, "unchanged": 7}
+    changed = {path for path in folder.iterdir() if path.stat().st_mtime_ns != before.get(path)}
+    assert changed == {folder / file_name(name, ".jsonl") for name in ("plain", "a", "A")}
+
+
+async def test_an_unfinished_export_of_other_threads_is_not_gone_on_with(store: Store, tmp_path: Path) -> None:
+    await store.append(ThreadKey("secret", "acme"), turn(0))
+    await store.append(ThreadKey("plain"), turn(0))
+    path = tmp_path / "x"
+    await export_threads(store, path, tenant="acme")
+    path.rename(tmp_path / "x.part")
+    await export_threads(store, path)
+    assert b"secret" not in path.read_bytes()
+
+
+async def test_a_message_that_is_no_json_is_exported_as_it_is_and_refused_on_import(tmp_path: Path) -> None:
+    spoilt = Message(0, b'{"a":NaN}\xff', "json", None, 0)
+    line = decoded(encoded(message_line(spoilt)), "x", MessageLine)
+    assert message_of(line) == spoilt
+
+
+@given(payloads())
+def test_payloads_come_back_byte_for_byte_and_stand_in_one_line(payload: bytes) -> None:
+    message = Message(3, payload, "json", 5, 2)
+    data = encoded(message_line(message))
+    assert data.count(b"\n") == 1
+    json.loads(data)
+    assert message_of(decoded(data, "x", MessageLine)) == message
+
+
+@given(identifiers(), identifiers())
+def test_files_of_two_threads_never_have_the_same_name(one: str, other: str) -> None:
+    names = {file_name(each, ".jsonl").lower() for each in (one, other)}
+    assert len(names) == len({one, other})
+    assert all(len(name.encode()) <= 255 and not set(name) & set('/\\:*?"<>|\0') for name in names)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(identifiers())
+async def test_a_thread_of_any_name_comes_back(tmp_path: Path, thread_id: str) -> None:
+    async with MemoryStore() as store, MemoryStore() as target:
+        await store.append(ThreadKey(thread_id), [NewMessage(b"1")])
+        await export_threads(store, tmp_path / "x")
+        await import_threads(target, tmp_path / "x")
+        assert await everything(target) == await everything(store)
+
+
+# For reading
+
+HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)> ``` # x \u202e"
+
+
+async def hostile(store: Store) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "<b>", "arguments": HOSTILE}}
+    image = {"type": "image_url", "image_url": {"url": 'javascript:alert("1")'}}
+    await store.append(
+        ThreadKey(HOSTILE),
+        [
+            new_message({"role": HOSTILE, "content": HOSTILE}, format="chat-completions"),
+            new_message({"role": "user", "content": [{"type": "text", "text": HOSTILE}, image]}),
+            new_message({"role": "assistant", "content": None, "tool_calls": [call]}),
+            new_message({"role": "tool", "tool_call_id": "c", "content": HOSTILE}),
+        ],
+    )
+
+
+async def test_html_holds_nothing_that_acts(store: Store) -> None:
+    from html.parser import HTMLParser
+
+    await hostile(store)
+    stream = io.BytesIO()
+    await export_threads(store, stream, format="html")
+    seen: list[tuple[str, dict[str, str | None]]] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            seen.append((tag, dict(attrs)))
+
+    page = stream.getvalue().decode()
+    Parser().feed(page)
+    assert {tag for tag, _ in seen} <= {
+        "html", "head", "meta", "title", "style", "body", "section", "h1", "article", "header", "p", "pre",
+    }  # fmt: skip
+    assert all(not name.startswith("on") and name != "href" for _, attributes in seen for name in attributes)
+    assert "default-src 'none'" in page
+    assert page.count("alert(1)") >= 4
+
+
+async def test_markdown_holds_no_html_and_ends_no_block(store: Store) -> None:
+    await hostile(store)
+    stream = io.BytesIO()
+    await export_threads(store, stream, format="markdown")
+    text = stream.getvalue().decode()
+    in_block = False
+    for line in text.splitlines():
+        if line.startswith("````"):
+            in_block = not in_block
+        elif not in_block:
+            assert "<" not in line.replace("\\<", "")
+    assert not in_block
+
+
+async def test_fine_tuning_lines_are_the_chat_format(store: Store) -> None:
+    await store.append(ThreadKey("a"), turn(0))
+    await store.append(ThreadKey("b"), turn(1))
+    stream = io.BytesIO()
+    await export_threads(store, stream, format="openai")
+    lines = [json.loads(line)["messages"] for line in stream.getvalue().splitlines()]
+    assert len(lines) == 2
+    call = {"id": "call0", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}}
+    assert lines[0] == [
+        {"role": "user", "content": "question 0 — é💾"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call0", "content": "22 °C"},
+        {"role": "assistant", "content": "answer 0"},
+    ]
+
+
+@pytest.mark.parametrize("format_name", ["markdown", "html", "openai"])
+async def test_a_folder_for_reading_has_a_file_for_each_thread(store: Store, tmp_path: Path, format_name: str) -> None:
+    await fill(store)
+    report = await export_threads(store, tmp_path / "x", format=format_name, into_folder=True)  # type: ignore[arg-type]
+    assert len(list((tmp_path / "x").iterdir())) == 10
+    assert report.is_complete
