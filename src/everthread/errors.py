@@ -10,6 +10,7 @@
     ├ UnsupportedError         this engine lacks the capability
     ├ SchemaError              the data is of a newer or older version: says what to run
     ├ CorruptRecordError       says where
+    ├ SummaryError             a model gave no summary; nothing was changed
     ├ EncryptionKeyError       a key is missing, wrong or destroyed
     └ StoreUnavailableError    transient; safe to try again
        └ OutcomeUnknownError   the write may have landed: send it again with the same append_id
@@ -89,6 +90,10 @@ class CorruptRecordError(EverthreadError):
 
 class EncryptionKeyError(EverthreadError):
     """A key that is needed to read or write is missing, wrong or destroyed; says which, never what it is."""
+
+
+class SummaryError(EverthreadError):
+    """A model gave no summary of a thread; nothing was changed."""
 
 
 class StoreUnavailableError(EverthreadError):

@@ -24,7 +24,7 @@ from everthread.errors import (
 
 def test_all_errors_have_one_base() -> None:
     found = [thing for _, thing in inspect.getmembers(errors, inspect.isclass)]
-    assert len(found) == 12
+    assert len(found) == 14
     assert all(issubclass(error, EverthreadError) for error in found)
 
 
