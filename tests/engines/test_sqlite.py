@@ -25,6 +25,7 @@ from everthread.testing import (
     CorruptionSuite,
     Harness,
     ProcessSuite,
+    RewriteSuite,
     StoreContractSuite,
     UrlHarness,
 )
@@ -50,7 +51,7 @@ def harness(tmp_path: Path) -> SqliteHarness:
     return SqliteHarness(lambda: f"sqlite:///{tmp_path}/{next(names)}.db", synchronous="normal")
 
 
-class TestSqlite(StoreContractSuite):
+class TestSqlite(StoreContractSuite, RewriteSuite):
     @pytest.fixture
     def harness(self, harness: SqliteHarness) -> Harness:
         return harness

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._rewriting import Rewriting
 from everthread.engines._search import Position, Searching
 from everthread.engines.sqlite._database import Place, translate
 from everthread.engines.sqlite._location import absolute_path, path_from_url, url_of
@@ -16,7 +17,7 @@ from everthread.engines.sqlite._reading import Reader
 from everthread.engines.sqlite._threads import Workers
 from everthread.engines.sqlite._writing import Writer
 from everthread.errors import ConfigurationError, EverthreadError
-from everthread.model import Appended, Document, MessagePage, SearchHit, Thread, ThreadKey, Truncated
+from everthread.model import Appended, Document, MessagePage, Rewrite, SearchHit, Thread, ThreadKey, Truncated
 from everthread.settings import engine_options
 
 SYNCHRONOUS = ("full", "normal")
@@ -26,7 +27,7 @@ READERS = 4
 _LARGEST_MESSAGE = 900_000_000
 
 
-class SqliteStore(Searching, Engine):
+class SqliteStore(Searching, Rewriting, Engine):
     """Keeps threads in one SQLite file, which several processes of one machine may use at once.
 
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
@@ -98,6 +99,9 @@ class SqliteStore(Searching, Engine):
 
     async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
         return await self._writer.call(Writer.truncate, key, start, stop, self._now_ms())
+
+    async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        return await self._writer.call(Writer.rewrite, key, changes, self._now_ms())
 
     async def _get_thread(self, key: ThreadKey) -> Thread | None:
         return await self._readers.call(Reader.get_thread, key, self._now_ms())

@@ -25,7 +25,7 @@ from everthread.errors import (
     OutcomeUnknownError,
     ThreadNotFoundError,
 )
-from everthread.model import Appended, Document, Retention, Thread, ThreadKey, Truncated, to_milliseconds
+from everthread.model import Appended, Document, Retention, Rewrite, Thread, ThreadKey, Truncated, to_milliseconds
 from everthread.retention import MAX_OPEN_CALLS, Span, TurnLinks, add_span, resolve, safe_start, safe_stop
 
 # So many rows of deleted threads go with one transaction: a millisecond or so.
@@ -65,6 +65,9 @@ class Writer(Session):
 
     def truncate(self, key: ThreadKey, start: int, stop: int | None, now_ms: int) -> Truncated:
         return self._commit(self._truncate, key, start, stop, now_ms)
+
+    def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite], now_ms: int) -> int:
+        return self._commit(self._rewrite, key, changes, now_ms)
 
     def update_thread(self, key: ThreadKey, change: ThreadChange, now_ms: int) -> Thread:
         return self._commit(self._update_thread, key, change, now_ms)
@@ -285,6 +288,29 @@ class Writer(Session):
             cut += step
         rows.close()
         return cut
+
+    # Rewriting
+
+    def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite], now_ms: int) -> int:
+        log = self._live(key, now_ms)
+        if log is None:
+            return 0
+        done = 0
+        is_indexed = self._run("is_indexed").fetchone() is not None
+        for change in changes:
+            for message, format in self._run("rewrite_message", change.new, log.id, change.seq, change.old).fetchall():
+                done += 1
+                log.size += len(change.new) - len(change.old)
+                if is_indexed:
+                    self._index_anew(key, message, format, change.new)
+        self._save(log)
+        return done
+
+    def _index_anew(self, key: ThreadKey, message: int, format: str, payload: bytes) -> None:
+        # The old words go also where the new payload has none: it may have been sealed.
+        self._run("drop_words", message)
+        if words := indexed_words(payload, format):
+            self._run("add_old_words", message, mark_of(key.tenant), words)
 
     # Threads
 

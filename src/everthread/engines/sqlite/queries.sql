@@ -69,6 +69,10 @@ WHERE thread = ? AND seq >= ? AND seq < ?
 ORDER BY seq DESC
 LIMIT ?;
 
+-- name: rewrite_message
+-- Puts another payload in the place of the one that was read, if it is still there.
+UPDATE messages SET payload = ? WHERE thread = ? AND seq = ? AND CAST(payload AS BLOB) = ? RETURNING id, format;
+
 -- name: drop_messages
 -- Removes a thread's messages from one position up to but without another, and gives the size of each.
 DELETE FROM messages WHERE thread = ? AND seq >= ? AND seq < ? RETURNING length(payload);
@@ -233,6 +237,10 @@ LIMIT ?;
 -- name: add_old_words
 -- The words of a message from before the index; a new message may have its id by now, and the same words.
 INSERT OR REPLACE INTO message_words (rowid, tenant, words) VALUES (?, ?, ?);
+
+-- name: drop_words
+-- Forgets the words of a message.
+DELETE FROM message_words WHERE rowid = ?;
 
 -- name: indexed_to
 -- How far the building of the index has come.
