@@ -15,6 +15,7 @@ from everthread.testing import (
     CorruptibleHarness,
     CorruptionSuite,
     ProcessSuite,
+    RewriteSuite,
     ServerHarness,
     ServerSuite,
     StoreContractSuite,
@@ -59,7 +60,7 @@ def harness(server: Server) -> RedisHarness:
     return RedisHarness(server)
 
 
-class TestRedis(StoreContractSuite, ProcessSuite, CorruptionSuite):
+class TestRedis(StoreContractSuite, ProcessSuite, CorruptionSuite, RewriteSuite):
     pass
 
 

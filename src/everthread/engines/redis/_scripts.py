@@ -53,6 +53,8 @@ ASKING: Final = Command(b"*1\r\n" + pack([b"ASKING"]))
 # An append knows by its id whether it was done before; the other writes would tell of their second time.
 APPEND: Final = Script("thread", "append", writes=True)
 TRUNCATE: Final = Script("thread", "truncate", writes=True, repeatable=False)
+# A second time it finds nothing that still is what was read.
+REWRITE: Final = Script("thread", "rewrite", writes=True)
 UPDATE: Final = Script("thread", "describe", "update", writes=True, repeatable=False)
 DELETE: Final = Script("thread", "delete", writes=True, repeatable=False)
 PUT_DOCUMENT: Final = Script("thread", "put_document", writes=True, repeatable=False)

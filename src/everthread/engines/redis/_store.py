@@ -12,6 +12,7 @@ import msgspec
 from everthread._extras import missing_extra
 from everthread.contract import SupportsDiagnosis
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
+from everthread.engines._rewriting import Rewriting
 from everthread.engines.redis import _scripts as scripts
 from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
@@ -42,6 +43,7 @@ from everthread.model import (
     Document,
     Fact,
     MessagePage,
+    Rewrite,
     Thread,
     ThreadKey,
     Truncated,
@@ -75,7 +77,7 @@ class Link(Protocol):
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
 
 
-class RedisStore(BaseEngine, SupportsDiagnosis):
+class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
     """Keeps threads on Redis (6.2 or newer) or Valkey, with no modules.
 
     The messages of a thread are a list at ``{prefix}:{thread_id}`` (of another tenant:
@@ -232,6 +234,16 @@ class RedisStore(BaseEngine, SupportsDiagnosis):
         _check_exists(key, reply)
         self._note_activity(key, reply[4:])
         return Truncated(reply[1], reply[2], reply[3])
+
+    async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        size = sum(len(change.old) + len(change.new) for change in changes)
+        if size > MAX_TURN_BYTES:
+            raise LimitExceededError(
+                f"Rewriting {size:,} bytes of {key}: at most {MAX_TURN_BYTES:,} at once.", size, MAX_TURN_BYTES
+            )
+        arguments = [part for change in changes for part in (b"%d" % change.seq, change.old, change.new)]
+        reply = await self._run(scripts.REWRITE, key, arguments)
+        return 0 if reply[0] == ABSENT else reply[1]
 
     # Threads
 

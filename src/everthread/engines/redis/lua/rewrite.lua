@@ -1,0 +1,24 @@
+-- Puts other payloads in the place of those that still are what was read.
+-- ARGV  4, 5, 6 and so on by threes: position, payload as it was read, new payload
+-- Reply {0, how many were replaced}
+local thread, refusal = load_to_write(false)
+if refusal then return refusal end
+local done = 0
+for at = 4, #ARGV, 3 do
+  local seq, old, new = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+  local index = index_from(thread, seq)
+  if index < thread.count and seq_at(thread, index) == seq and call('LINDEX', LIST, index) == old then
+    call('LSET', LIST, index, new)
+    -- Facts are counted from the tail: that is where they are complete, whatever was evicted.
+    local back = index - thread.count
+    local created, offset, bytes, format = string.match(call('LINDEX', FACTS, back) or '', '^(%-?%d*),(%d*),(%d+),(.*)$')
+    if bytes then
+      call('LSET', FACTS, back, created .. ',' .. offset .. ',' .. #new .. ',' .. format)
+      thread.size = thread.size + #new - bytes
+    end
+    if back == -1 then thread.tail = fingerprint(new) end
+    done = done + 1
+  end
+end
+if done > 0 then save(thread) end
+return { 0, done }
