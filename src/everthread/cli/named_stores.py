@@ -154,14 +154,15 @@ def save(found: NamedStores, path: Path | None = None) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".config-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(_toml(found))
+            file.write(as_toml(found))
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _toml(found: NamedStores) -> str:
+def as_toml(found: NamedStores) -> str:
+    """The configuration as the file's text."""
     # JSON's strings and arrays of strings are TOML's too, once DEL is escaped.
     lines = ["# Named stores of everthread. Secrets stand here by reference only.\n"]
     for name, store in sorted(found.stores.items()):

@@ -1,0 +1,166 @@
+"""Named stores: a file that holds no secrets, and the ways to a store through it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everthread import ConfigurationError
+from everthread.cli.common import find_place
+from everthread.cli.group import everthread
+from everthread.cli.named_stores import NamedStore, NamedStores, as_toml, check_name, load, save
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "folder" / "config.toml"
+    monkeypatch.setenv("EVERTHREAD_CONFIG", str(path))
+    for name in ("EVERTHREAD_STORE", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return path
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(everthread, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def printing(text: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", f"print({text!r})")
+
+
+def test_a_store_is_named_used_shown_and_forgotten(config: Path, tmp_path: Path) -> None:
+    assert run("config", "add", "home", f"sqlite:///{tmp_path}/a.db").exit_code == 0
+    assert run("threads", "@home").exit_code == 0
+    assert (tmp_path / "a.db").exists()
+    assert json.loads(run("config", "show", "--json").stdout) == {"name": "home", "url": f"sqlite:///{tmp_path}/a.db"}
+    assert run("config", "path").stdout == f"{config}\n"
+    assert run("config", "remove", "@home").exit_code == 0
+    result = run("threads", "@home")
+    assert result.exit_code == 1
+    assert "no store @home" in result.stderr
+    assert (tmp_path / "a.db").exists()
+
+
+@pytest.mark.usefixtures("config")
+def test_a_name_that_is_taken_is_kept_unless_told_to_replace_it() -> None:
+    run("config", "add", "a", "memory:")
+    assert run("config", "add", "a", "sqlite:///b.db").exit_code == 2
+    assert load().get("a").url == "memory:"
+    assert run("config", "add", "a", "sqlite:///b.db", "--replace").exit_code == 0
+    assert load().get("a").url == "sqlite:///b.db"
+
+
+@pytest.mark.parametrize("url", ["redis://:geheim@h/0", "redis://u:geheim@h/0", "postgresql://h/d?password=geheim"])
+def test_a_secret_is_neither_kept_nor_repeated(url: str, config: Path) -> None:
+    result = run("config", "add", "prod", url)
+    assert result.exit_code == 1
+    assert "geheim" not in result.output
+    assert "--password-env" in result.stderr
+    assert not config.exists()
+
+
+def test_a_secret_that_somebody_wrote_into_the_file_is_refused_without_repeating_it(config: Path) -> None:
+    config.parent.mkdir()
+    config.write_text('[stores.prod]\nurl = "redis://:geheim@h/0"\n')
+    for command in (("config", "show"), ("threads", "@prod")):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert "geheim" not in result.output
+
+
+def test_a_password_comes_from_the_environment_or_a_command_and_is_escaped(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "p@ss/w:rd")
+    by_variable = NamedStore("redis://app@[::1]:6380/0", password_env="SECRET", tenant="acme")
+    by_command = NamedStore("redis://cache.example", password_command=printing("p%"))
+    save(NamedStores({"a": by_variable, "b": by_command}))
+    place = find_place("@a")
+    assert (place.url, place.tenant) == ("redis://app:p%40ss%2Fw%3Ard@[::1]:6380/0", "acme")
+    assert "ss" not in repr(place)
+    assert find_place("@a", "other").tenant == "other"
+    assert find_place("@b").url == "redis://:p%25@cache.example"
+    assert "p@ss" not in config.read_text()
+
+
+@pytest.mark.usefixtures("config")
+def test_a_whole_url_comes_from_the_environment_or_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("URL", "redis://u:p@h/0")
+    save(NamedStores({"a": NamedStore(url_env="URL"), "b": NamedStore(url_command=printing("memory:"))}))
+    assert find_place("@a").url == "redis://u:p@h/0"
+    assert find_place("@b").url == "memory:"
+    assert "u:p" not in run("config", "show").output
+
+
+@pytest.mark.usefixtures("config")
+def test_the_environment_can_name_a_store_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    save(NamedStores({"a": NamedStore("memory:", tenant="acme")}))
+    monkeypatch.setenv("EVERTHREAD_STORE", "@a")
+    assert (find_place(None).url, find_place(None).tenant) == ("memory:", "acme")
+    assert find_place("sqlite:///b.db").tenant == ""
+
+
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        (NamedStore("redis://h", password_env="NOT_SET"), "NOT_SET"),
+        (NamedStore("redis://h", password_command=("/no/such/program",)), "/no/such/program"),
+        (NamedStore("redis://h", password_command=(sys.executable, "-c", "raise SystemExit(3)")), "CalledProcessError"),
+        (NamedStore("redis://h", password_command=printing("")), "printed nothing"),
+        (NamedStore("sqlite:///a.db", password_command=printing("x")), "names a host"),
+    ],
+)
+def test_a_secret_that_cannot_be_had_says_why(store: NamedStore, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        store.full_url({})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stores = 7",
+        "[stores.a]\nurl = 7",
+        "[stores.a]",
+        '[stores.a]\nurl = "memory:"\nurl_env = "X"',
+        '[stores.a]\nurl = "redis://h"\npassword_env = "X"\npassword_command = ["y"]',
+        '[stores.a]\nurl = "no scheme"',
+        '[stores.a]\nurl = "memory:"\nunknown = 1',
+        "not toml",
+    ],
+)
+def test_a_file_that_is_wrong_is_an_error_that_names_it(text: str, config: Path) -> None:
+    config.parent.mkdir()
+    config.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"config\.toml"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", "a.b", "ü", "a]"])
+def test_a_name_can_follow_the_at_sign_and_stand_in_the_file(name: str) -> None:
+    with pytest.raises(ConfigurationError):
+        check_name(name)
+
+
+def test_the_file_can_be_read_by_its_owner_alone(config: Path) -> None:
+    save(NamedStores({"a": NamedStore("memory:")}))
+    assert config.stat().st_mode & 0o077 == 0
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(st.lists(texts, min_size=1), texts)
+def test_what_is_saved_is_what_is_loaded(words: list[str], tenant: str) -> None:
+    store = NamedStore(url_command=("echo", *words), password_env="a", tenant=tenant)
+    text = as_toml(NamedStores({"a-b_1": store}))
+    assert tomllib.loads(text)["stores"]["a-b_1"]["url_command"] == ["echo", *words]
