@@ -13,8 +13,9 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from everthread.engines._coalescing import Coalescer
-from everthread.engines.redis._errors import ServerError, broken
+from everthread.engines.redis._errors import ServerError, broken, unconfirmed
 from everthread.engines.redis._keys import ThreadNames
+from everthread.engines.redis._line import Durability
 from everthread.engines.redis._scripts import Script
 from everthread.errors import EverthreadError
 
@@ -51,8 +52,9 @@ class _Call(NamedTuple):
 class ClientLink:
     """Runs scripts through a client, all that wait at the same time in one pipeline."""
 
-    def __init__(self, client: Redis, server: str) -> None:
+    def __init__(self, client: Redis, server: str, durability: Durability | None = None) -> None:
         self._client: Any = client
+        self._durability = durability
         self._server = server
         self._calls: Coalescer[_Call, Any] = Coalescer(self._run_all)
 
@@ -104,14 +106,32 @@ class ClientLink:
             for command in call.commands:
                 # Payloads stay bytes, also where the client decodes.
                 pipeline.execute_command(*command, NEVER_DECODE=True)
+        durability = self._durability if any(call.writes for call in calls) else None
+        if durability is not None:
+            pipeline.execute_command(*durability.words)
         try:
             flat = iter(await pipeline.execute(raise_on_error=False))
         except exceptions.RedisError as error:
             raise self._typed(error, in_doubt=any(call.writes for call in calls)) from None
         replies = [[next(flat) for _ in call.commands] for call in calls]
-        return [next((part for part in each if isinstance(part, Exception)), each[-1]) for each in replies]
+        found = [next((part for part in each if isinstance(part, Exception)), each[-1]) for each in replies]
+        return found if durability is None else self._confirmed(calls, found, next(flat), durability)
+
+    def _confirmed(self, calls: Sequence[_Call], replies: list[Any], count: Any, durability: Durability) -> list[Any]:
+        """The replies, but for the writes that too few replicas have."""
+        if isinstance(count, exceptions.NoPermissionError):
+            error: Exception | None = ServerError("NOPERM")
+        else:
+            number = 0 if isinstance(count, Exception) else int(count)
+            error = None if number >= durability.replicas else unconfirmed(self._server, number, *durability)
+        return [
+            error if error and call.writes and not isinstance(reply, Exception) else reply
+            for call, reply in zip(calls, replies, strict=True)
+        ]
 
     def _typed(self, error: Exception, *, in_doubt: bool = False) -> Exception:
+        if isinstance(error, ServerError):
+            return error
         if isinstance(error, exceptions.AuthenticationError):
             return ServerError("WRONGPASS")
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)

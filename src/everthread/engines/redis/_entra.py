@@ -57,8 +57,13 @@ class EntraCredentials(CredentialProvider):
         self._expires = float(token.expires_on)
         return _object_id(token.token), cast(str, token.token)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether a token was asked for."""
+        return self._expires > 0
+
     def renewal_in(self) -> float:
-        """Seconds until the token should be renewed."""
+        """Seconds until the token should be renewed, or until there may be one."""
         left = self._expires - time.time()
         return max(left - min(_MARGIN, left * 0.2), _LEAST_PAUSE)
 
@@ -86,6 +91,8 @@ async def keep_signed_in(provider: object, tell_all: Callable[[Command], None]) 
         _listen(provider, tell_all)
     while isinstance(provider, EntraCredentials):
         await asyncio.sleep(provider.renewal_in())
+        if not provider.has_token:
+            continue
         try:
             user, token = await provider.get_credentials_async()
         except ConfigurationError:

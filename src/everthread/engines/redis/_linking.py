@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -85,7 +86,7 @@ def _limits(target: Target, settings: dict[str, Any]) -> Limits:
     return Limits(timeout, retries, patience if target.kind else timeout, durability_of(settings, timeout))
 
 
-def durability_of(settings: dict[str, Any], timeout: float) -> Durability | None:
+def durability_of(settings: dict[str, Any], timeout: float = math.inf) -> Durability | None:
     """What writes wait for, by the options ``wait_replicas`` and ``wait_timeout``, which are taken out.
 
     Raises:

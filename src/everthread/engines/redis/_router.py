@@ -84,24 +84,21 @@ class Router:
             StoreUnavailableError: None can be reached.
             ConfigurationError: It refuses the credentials.
         """
-        rounds, deadline = 0, self._loop.time() + self._limits.timeout
-        while error := await self._reach_any():
-            rounds += 1
-            if isinstance(error, EverthreadError):
-                raise error
-            if rounds > self._limits.retries or self._loop.time() >= deadline:
-                raise unreachable(self._server, error)
-            await asyncio.sleep(_pause(rounds))
+        # Before the first credentials are asked for: providers that nobody listens to do not renew them.
         if self._keep_signed_in is not None:
             self._keeping = self._loop.create_task(self._keep_signed_in(self._tell_all))
+        try:
+            await self._reach_one()
+        except BaseException:
+            self._stop_keeping()
+            raise
 
     async def close(self) -> None:
         """Waits for what is under way and closes the connections."""
         while self._settling is not None or any(line.is_busy for line in self._lines.values()):
             self._at_rest.clear()
             await self._at_rest.wait()
-        if self._keeping is not None:
-            self._keeping.cancel()
+        self._stop_keeping()
         for line in self._lines.values():
             line.close()
         self._lines.clear()
@@ -129,6 +126,10 @@ class Router:
     def _tell_all(self, command: Command) -> None:
         for line in self._lines.values():
             line.tell(command)
+
+    def _stop_keeping(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
 
     def _submit(self, call: Call) -> asyncio.Future[Any]:
         line = self._lines.get(self._places.of(call.slot))
@@ -262,6 +263,16 @@ class Router:
             writer, address, self, server=self._server, timeout=limits.timeout, durability=limits.durability
         )
         return None
+
+    async def _reach_one(self) -> None:
+        rounds, deadline = 0, self._loop.time() + self._limits.timeout
+        while error := await self._reach_any():
+            rounds += 1
+            if isinstance(error, EverthreadError):
+                raise error
+            if rounds > self._limits.retries or self._loop.time() >= deadline:
+                raise unreachable(self._server, error)
+            await asyncio.sleep(_pause(rounds))
 
     async def _reach_any(self) -> Exception | None:
         try:

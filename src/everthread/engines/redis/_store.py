@@ -53,7 +53,7 @@ from everthread.retention import TurnLinks
 try:
     from everthread.engines.redis._client import ClientLink
     from everthread.engines.redis._connecting import address_of, server_of
-    from everthread.engines.redis._linking import connector
+    from everthread.engines.redis._linking import connector, durability_of
     from everthread.engines.redis._recency import Recency
 except ImportError as error:
     raise missing_extra("redis", error) from error
@@ -145,16 +145,20 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
         The client may decode responses or not. Its timeouts and retries are its own.
 
         Args:
-            client: The client; one from ``Sentinel.master_for`` too.
-            options: ``prefix``, ``retention``, ``max_message_bytes``.
+            client: The client; one from ``Sentinel.master_for`` too. A cluster is named by its URL instead.
+            options: ``prefix``, ``wait_replicas``, ``wait_timeout``, ``retention``, ``max_message_bytes``.
         """
         pool = getattr(client, "connection_pool", None)
         if pool is None or not hasattr(client, "execute_command"):
             raise ConfigurationError(f"from_client takes a redis.asyncio.Redis, not {type(client).__name__}.")
         settings = cast(dict[str, Any], pool.connection_kwargs)
         server = server_of(settings)
+        durability = durability_of(options)
         return cls(
-            lambda: ClientLink(client, server), server=server, address=address_of(settings, tls=False), **options
+            lambda: ClientLink(client, server, durability),
+            server=server,
+            address=address_of(settings, tls=False),
+            **options,
         )
 
     @property
