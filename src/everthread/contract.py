@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Self
 from everthread.model import (
     Appended,
     Document,
+    Fact,
     Message,
     MessagePage,
     NewMessage,
@@ -255,6 +256,17 @@ class Store(ABC):
     @abstractmethod
     async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
         """The names of a thread's documents, sorted; empty for an unknown thread."""
+
+
+class SupportsDiagnosis(ABC):
+    """A store that can tell how its engine is: server, version, encryption, rights, schema, durability."""
+
+    @abstractmethod
+    async def diagnose(self) -> tuple[Fact, ...]:
+        """What is worth knowing, in an order for people. Costs a few round trips, whatever the store holds.
+
+        What may not be asked (rights are missing) is a fact too, not an error.
+        """
 
 
 class SupportsSearch(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar, overload
+from typing import Generic, Literal, TypeVar, overload
 
 import msgspec
 
@@ -289,6 +289,20 @@ class SearchHit(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         # Without the snippet, which is content.
         return f"SearchHit({self.key}, seq={self.seq})"
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One thing that is known of a store's health. Holds no secret and no message content.
+
+    Attributes:
+        status: ``"ok"``; ``"warning"``: works, but see ``advice``; ``"error"``: does not work.
+        advice: What to do about it.
+    """
+
+    name: str
+    value: str
+    status: Literal["ok", "warning", "error"] = "ok"
+    advice: str = ""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):

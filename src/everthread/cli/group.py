@@ -22,6 +22,7 @@ COMMANDS = {
     "fork": "everthread.cli.fork",
     "delete": "everthread.cli.delete",
     "delete-tenant": "everthread.cli.delete_tenant",
+    "doctor": "everthread.cli.doctor",
     "tag": "everthread.cli.tag",
     "rename": "everthread.cli.rename",
     "search": "everthread.cli.search",

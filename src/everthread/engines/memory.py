@@ -11,13 +11,14 @@ from typing import Any, Self, cast
 
 import msgspec
 
-from everthread.contract import REMEMBERED_APPENDS
+from everthread.contract import REMEMBERED_APPENDS, SupportsDiagnosis
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
 from everthread.engines._rewriting import Rewriting
 from everthread.errors import ConfigurationError, ConflictError, EverthreadError, ThreadNotFoundError
 from everthread.model import (
     Appended,
     Document,
+    Fact,
     Message,
     MessagePage,
     Retention,
@@ -54,7 +55,7 @@ class _Log:
 Threads = dict[ThreadKey, _Log]
 
 
-class MemoryStore(Rewriting, Engine):
+class MemoryStore(Rewriting, Engine, SupportsDiagnosis):
     """Keeps threads in a dictionary.
 
     Args:
@@ -182,6 +183,10 @@ class MemoryStore(Rewriting, Engine):
     async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
         log = self._log(key)
         return () if log is None else tuple(sorted(log.documents))
+
+    async def diagnose(self) -> tuple[Fact, ...]:
+        advice = "To keep threads, open a file: sqlite:///threads.db."
+        return (Fact("durability", "nothing outlives this process", "warning", advice),)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

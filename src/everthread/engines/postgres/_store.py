@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import msgspec
 
+from everthread.contract import SupportsDiagnosis
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
 from everthread.engines.postgres._batch import (
     arguments,
@@ -22,10 +23,11 @@ from everthread.engines.postgres._batch import (
     split,
 )
 from everthread.engines.postgres._connections import Access, Connections, Password
+from everthread.engines.postgres._diagnosis import QUERY, facts
 from everthread.engines.postgres._entra import entra_password
 from everthread.engines.postgres._errors import is_of_one, translate
 from everthread.engines.postgres._schema import prepare
-from everthread.engines.postgres._sql import check_name, queries
+from everthread.engines.postgres._sql import check_name, migrations, queries
 from everthread.engines.postgres._text import pack, unpack
 from everthread.errors import (
     ConfigurationError,
@@ -38,6 +40,7 @@ from everthread.model import (
     MAX_SEQ,
     Appended,
     Document,
+    Fact,
     Message,
     MessagePage,
     NewMessage,
@@ -59,7 +62,7 @@ _PURGE_EVERY = 60.0
 _DELETE_AT_ONCE = 100
 
 
-class PostgresStore(Engine):
+class PostgresStore(Engine, SupportsDiagnosis):
     """Keeps threads in a PostgreSQL database (12 or newer), one row a message.
 
     Appends that wait at the same time in one process are one statement and one commit. An append
@@ -163,6 +166,14 @@ class PostgresStore(Engine):
             Whether there may be more to remove.
         """
         return bool((await self._call(self._write("purge", limit, self._now_ms())))[0][0])
+
+    async def diagnose(self) -> tuple[Fact, ...]:
+        return await self._call(self._diagnose())
+
+    async def _diagnose(self) -> tuple[Fact, ...]:
+        (row,) = await self._connections.read(QUERY, self._schema)
+        ((version,),) = await self._connections.read(self._queries["schema_version"])
+        return facts(row, schema=self._schema, version=version, newest=len(migrations(self._schema, self._prefix)))
 
     async def _open(self) -> None:
         await self._connections.open()

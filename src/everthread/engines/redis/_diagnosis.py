@@ -65,7 +65,9 @@ def _of_memory(known: Mapping[str, str]) -> Iterator[Fact]:
 def _durability(known: Mapping[str, str]) -> Fact:
     if known.get("aof_enabled") == "1":
         healthy = known.get("aof_last_write_status", "ok") == "ok"
-        return Fact("durability", "append-only file", "ok" if healthy else "error", "" if healthy else "Writing it fails.")
+        return Fact(
+            "durability", "append-only file", "ok" if healthy else "error", "" if healthy else "Writing it fails."
+        )
     if known.get("rdb_last_bgsave_status", "ok") != "ok":
         return Fact("durability", "snapshots", "error", "The last one failed: see the server's log.")
     advice = "After a crash, what came since the last snapshot is lost: appendonly yes."

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
 
+from everthread.contract import SupportsDiagnosis
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
 from everthread.engines._rewriting import Rewriting
 from everthread.engines._search import Position, Searching
 from everthread.engines.sqlite._database import Place, translate
+from everthread.engines.sqlite._diagnosis import facts
 from everthread.engines.sqlite._location import absolute_path, path_from_url, url_of
 from everthread.engines.sqlite._reading import Reader
 from everthread.engines.sqlite._threads import Workers
 from everthread.engines.sqlite._writing import Writer
 from everthread.errors import ConfigurationError, EverthreadError
-from everthread.model import Appended, Document, MessagePage, Rewrite, SearchHit, Thread, ThreadKey, Truncated
+from everthread.model import Appended, Document, Fact, MessagePage, Rewrite, SearchHit, Thread, ThreadKey, Truncated
 from everthread.settings import engine_options
 
 SYNCHRONOUS = ("full", "normal")
@@ -27,7 +29,7 @@ READERS = 4
 _LARGEST_MESSAGE = 900_000_000
 
 
-class SqliteStore(Searching, Rewriting, Engine):
+class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis):
     """Keeps threads in one SQLite file, which several processes of one machine may use at once.
 
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
@@ -154,6 +156,9 @@ class SqliteStore(Searching, Rewriting, Engine):
             # leaves the rest to the next search.
             while await self._writer.call(Writer.index_some):
                 pass
+
+    async def diagnose(self) -> tuple[Fact, ...]:
+        return await self._call(self._readers.call(facts))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

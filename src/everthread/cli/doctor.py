@@ -1,0 +1,75 @@
+"""``everthread doctor``: whether a store is well, and what is wrong in its threads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from everthread.cli.common import EXIT_FAILED, EXIT_UNAVAILABLE, Output, Place, json_option, store_command
+
+if TYPE_CHECKING:
+    from everthread.model import Fact
+
+EXAMPLES = """\b
+Examples:
+  everthread doctor
+  everthread doctor @prod
+  everthread doctor --store rediss://app@cache.example:6380/0 --read-only
+  everthread doctor @prod --json | jq 'select(.status != "ok")'
+
+\b
+To try writing, a message is appended to a thread of the doctor's own, which is
+deleted at once; --read-only leaves that out. Secrets are never printed.
+Warnings do not change the exit status; with --strict they are failures.
+"""
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+@store_command(epilog=EXAMPLES)
+@click.option("--read-only", is_flag=True, help="Write nothing.")
+@click.option("--strict", is_flag=True, help="End with status 1 after warnings too.")
+@json_option
+def doctor(*, place: Place, read_only: bool, strict: bool, as_json: bool) -> None:
+    """Examine a store: server, encryption, rights, schema, durability, latency, clock."""
+    output = Output(as_json=as_json)
+    facts = asyncio.run(_examine(place, output, write=not read_only))
+    if any(fact.name == "connection" and fact.status == "error" for fact in facts):
+        raise click.exceptions.Exit(EXIT_UNAVAILABLE)
+    bad = {"error", "warning"} if strict else {"error"}
+    if any(fact.status in bad for fact in facts):
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+async def _examine(place: Place, output: Output, *, write: bool) -> list[Fact]:
+    from everthread.doctor import examine
+    from everthread.opening import open_store
+
+    store = open_store(place.url)
+    facts: list[Fact] = []
+    try:
+        async for fact in examine(store, write=write):
+            facts.append(fact)
+            _show(fact, place, output)
+    finally:
+        await store.aclose()
+    return facts
+
+
+def _show(fact: Fact, place: Place, output: Output) -> None:
+    from everthread.cli.stores import without_secrets
+
+    value, advice = without_secrets(fact.value, place.url), without_secrets(fact.advice, place.url)
+    if output.is_terminal:
+        from rich.text import Text
+
+        from everthread.cli.rendering import sanitise
+
+        line = Text(f"{fact.status:<8}", style=_STYLES[fact.status])
+        output.show(line.append(f"{fact.name:<12} {sanitise(value)}", style="not bold default"))
+        if advice:
+            output.show(Text(f"{'':8}{'':12} {sanitise(advice)}", style="dim"))
+        return
+    row = {"status": fact.status, "name": fact.name, "value": value, "advice": advice}
+    output.rows(("status", "what", "value", "advice"), [(tuple(row.values()), row)])
