@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RedisChatMessageStore,
     )
     from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider, StoredSession
+    from everthread.adapters.agent_framework.summary_window import SummaryWindow
 
 _MODULES = {
     "EverthreadChatMessageStore": "chat_message_store",
@@ -25,6 +26,7 @@ _MODULES = {
     "restore_thread": "beta_threads",
     "EverthreadHistoryProvider": "history_provider",
     "StoredSession": "history_provider",
+    "SummaryWindow": "summary_window",
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "EverthreadHistoryProvider",
     "RedisChatMessageStore",
     "StoredSession",
+    "SummaryWindow",
     "restore_thread",
 ]
 

@@ -22,9 +22,12 @@ from everthread.contract import Store
 from everthread.errors import ConfigurationError, StoreUnavailableError, ThreadNotFoundError
 from everthread.model import MessagePage, NewMessage, Page, Retention, ThreadKey, check_count
 from everthread.opening import open_store
+from everthread.summaries import SUMMARY_DOCUMENT, Window
 
 try:
     from agent_framework import HistoryProvider, Message, SessionContext
+
+    from everthread.adapters.agent_framework.summary_window import SummaryWindow, summary_message
 except ImportError as error:
     raise missing_extra("agent-framework", error) from error
 
@@ -85,7 +88,8 @@ class EverthreadHistoryProvider(HistoryProvider):
         source_id: Tells several providers on one session apart: each has messages of its own.
         tenant: The owner of the sessions.
         retention: What the store may forget, applied with each save.
-        window: Hand at most so many of the newest messages to the model; ``None`` hands over all that is kept.
+        window: Hand at most so many of the newest messages to the model, or a summary and the recent turns
+            (`SummaryWindow`); ``None`` hands over all that is kept.
         load_messages: Hand the history to the model at all.
         store_inputs: Keep what a run was given.
         store_outputs: Keep what a run answered.
@@ -104,7 +108,7 @@ class EverthreadHistoryProvider(HistoryProvider):
         source_id: str = DEFAULT_SOURCE,
         tenant: str = "",
         retention: Retention | None = None,
-        window: int | None = None,
+        window: int | SummaryWindow | None = None,
         load_messages: bool = True,
         store_inputs: bool = True,
         store_outputs: bool = True,
@@ -119,7 +123,8 @@ class EverthreadHistoryProvider(HistoryProvider):
             store_context_from=store_context_from,
             store_outputs=store_outputs,
         )
-        check_count(window, "window", optional=True)
+        if not isinstance(window, SummaryWindow):
+            check_count(window, "window", optional=True)
         if retention is not None and not isinstance(retention, Retention):
             raise ConfigurationError(f"retention must be a Retention, not {type(retention).__name__}.")
         self.window = window
@@ -213,6 +218,8 @@ class EverthreadHistoryProvider(HistoryProvider):
             await super().after_run(agent=agent, session=session, context=context, state=state)
         finally:
             _saving.reset(token)
+        if isinstance(self.window, SummaryWindow):
+            await self.window.keep_small(self._store, self._keys.key(context.session_id), agent)
 
     # Sessions
 
@@ -240,8 +247,11 @@ class EverthreadHistoryProvider(HistoryProvider):
 
     async def clear(self, session_id: str) -> int:
         """Forgets a session's messages and says how many; the session itself (title, documents) stays."""
+        key = self._keys.key(session_id)
         try:
-            return (await self._store.truncate(self._keys.key(session_id), stop=0)).removed
+            removed = (await self._store.truncate(key, stop=0)).removed
+            await self._store.delete_document(key, SUMMARY_DOCUMENT)
+            return removed
         except ThreadNotFoundError:
             return 0
 
@@ -269,16 +279,19 @@ class EverthreadHistoryProvider(HistoryProvider):
     async def _load(self, context: SessionContext) -> list[Message]:
         """The history that precedes a run's input."""
         key = self._keys.key(context.session_id)
-        page = await self._read(key, self.window)
+        window = await self._read(key)
+        summary, page = window.summary, window.page
         history = [from_stored(stored, key) for stored in page]
         replay = find_replay(context.input_messages, history, complete=_is_complete(page))
         self._runs[context] = _Run(replay)
-        return history[: replay.history_before]
+        return [*([summary_message(summary)] if summary else []), *history[: replay.history_before]]
 
-    async def _read(self, key: ThreadKey, count: int | None) -> MessagePage:
-        if count is None:
-            return await self._store.read(key)
-        return await self._store.read_last(key, count) if count else MessagePage((), 0, 0)
+    async def _read(self, key: ThreadKey) -> Window:
+        if isinstance(self.window, SummaryWindow):
+            return await self.window.read(self._store, key)
+        if self.window is None:
+            return Window(None, await self._store.read(key))
+        return Window(None, await self._store.read_last(key, self.window) if self.window else MessagePage((), 0, 0))
 
     async def _run(self, context: SessionContext) -> _Run:
         """What is known of a run when it ends, also where nothing was loaded for it."""
