@@ -1,0 +1,92 @@
+"""Measures `everthread threads` with 1,000 and with 100,000 threads in the store: python -m bench.listing
+
+The two are measured in turns, so that what else runs on the machine meets both. A page of 20 threads in this process, and the
+whole command with its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from everthread import Store, ThreadKey, new_message, open_store
+from tests.servers import redis_server, scratch_folder
+
+FEW, MANY = 1_000, 100_000
+PAGE = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.listing", description=__doc__)
+    parser.add_argument("--many", type=int, default=MANY, help="how many threads the larger store has")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        for name, pair in stack.enter_context(places()).items():
+            asyncio.run(fill_both(pair, options.many))
+            show(name, "a page of 20, in the process", asyncio.run(time_pages(pair)), options.many)
+            show(name, "the command, with its start", time_commands(pair), options.many)
+
+
+@contextmanager
+def places() -> Iterator[dict[str, tuple[str, str]]]:
+    """For each engine the URLs of two stores."""
+    with scratch_folder() as folder, redis_server() as server:
+        redis = f"redis://127.0.0.1:{server.port}/0?prefix="
+        yield {
+            "sqlite": (f"sqlite:///{folder}/few.db", f"sqlite:///{folder}/many.db"),
+            "redis": (f"{redis}few", f"{redis}many"),
+        }
+
+
+async def fill_both(pair: tuple[str, str], many: int) -> None:
+    for url, count in zip(pair, (FEW, many), strict=True):
+        async with open_store(url) as store:
+            for first in range(0, count, 1000):
+                await asyncio.gather(*(begin(store, number) for number in range(first, first + 1000)))
+
+
+async def begin(store: Store, number: int) -> None:
+    message = new_message({"role": "user", "content": f"question {number}"})
+    await store.append(ThreadKey(f"thread-{number}"), [message], default_title=f"Trip {number}")
+
+
+async def time_pages(pair: tuple[str, str]) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
+    async with open_store(pair[0]) as few, open_store(pair[1]) as many:
+        for _ in range(300):
+            for store, found in zip((few, many), times, strict=True):
+                began = time.perf_counter()
+                await store.list_threads(limit=PAGE)
+                found.append(time.perf_counter() - began)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def time_commands(pair: tuple[str, str]) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
+    program = str(Path(sys.executable).with_name("everthread"))
+    for _ in range(11):
+        for url, found in zip(pair, times, strict=True):
+            began = time.perf_counter()
+            command = [program, "threads", "-n", str(PAGE), "--store", url]
+            subprocess.run(command, check=True, capture_output=True, env=os.environ)
+            found.append(time.perf_counter() - began)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def show(engine: str, what: str, medians: tuple[float, float], many: int) -> None:
+    few, more = (median * 1000 for median in medians)
+    print(
+        f"{engine:7} {what:30} {FEW:,}: {few:7.2f} ms   {many:,}: {more:7.2f} ms   ratio {more / few:.2f}", flush=True
+    )
+
+
+if __name__ == "__main__":
+    main()
