@@ -77,6 +77,8 @@ class Format(Protocol):
 _formats: dict[str, str | Format] = {
     "agent-framework": "everthread.formats.agent_framework",
     "chat-completions": "everthread.formats.chat_completions",
+    "openai-responses": "everthread.formats.openai_responses",
+    "langchain": "everthread.formats.langchain",
 }
 
 

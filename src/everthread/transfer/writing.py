@@ -137,6 +137,7 @@ class _ThreadWriter:
         self._at = 0
         self._pending: list[Message] = []
         self._is_checked = False
+        self._has_title = False
         self.shared = Digest()
         self.written = Digest()
         self.documents = 0
@@ -234,12 +235,21 @@ class _ThreadWriter:
                 append_id=f"{_ADDED_TO_ID}{turn[0].seq}",
                 expected_seq=turn[0].seq,
                 retention=self._retention,
+                default_title=self._default_title(turn),
             )
             for turn, messages in zip(turns, new, strict=True)
         ]
         for result in await asyncio.gather(*appends, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+
+    def _default_title(self, turn: Sequence[Message]) -> str | None:
+        """The title that a thread of another program gets: these know none."""
+        if self._source.heading.next_seq is not None or self._has_title:
+            return None
+        title = codec.title_from(codec.view(message, self._key) for message in turn)
+        self._has_title = title is not None
+        return title
 
     async def _advance_to(self, seq: int) -> None:
         """Uses up the positions below ``seq``."""
