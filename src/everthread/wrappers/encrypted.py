@@ -13,9 +13,16 @@ from typing import TypeVar, cast
 import msgspec
 
 from everthread._arguments import SEALED, check_document, checked_key, checked_metadata, checked_title, checked_turn
-from everthread.codec import decode
-from everthread.contract import Store
-from everthread.errors import ConfigurationError, CorruptRecordError, InvalidIdentifierError
+from everthread.codec import decode, encode
+from everthread.contract import Store, SupportsRewrite
+from everthread.errors import (
+    ConfigurationError,
+    ConflictError,
+    CorruptRecordError,
+    InvalidIdentifierError,
+    ThreadNotFoundError,
+    UnsupportedError,
+)
 from everthread.model import (
     Appended,
     Document,
@@ -24,6 +31,7 @@ from everthread.model import (
     NewMessage,
     Page,
     Retention,
+    Rewrite,
     Thread,
     ThreadKey,
     Truncated,
@@ -45,6 +53,8 @@ from everthread.wrappers.tenant_keys import KEYS_TENANT, TenantKeys
 
 MAX_MESSAGE_BYTES = 12_000_000
 """Sealed, a message is a third larger: this much fits the 16 MiB that engines take by default."""
+
+_REWRAP_PAGE = 100
 
 T = TypeVar("T")
 
@@ -88,6 +98,7 @@ class Encrypted(ForwardingStore):
             `CorruptRecordError`, since anybody who can write to the store could have put them there.
         max_message_bytes: Larger payloads, before they are sealed, are refused with `LimitExceededError`.
         clock: Seconds that never go back, for ``refresh_after``.
+        wall: Seconds since 1970, for the age of keys.
 
     Raises:
         EncryptionKeyError: In every call that reads or writes content, where a key is missing, wrong or destroyed.
@@ -101,6 +112,7 @@ class Encrypted(ForwardingStore):
         accept_plain: bool = False,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         if not isinstance(keyring, Keyring):
             raise ConfigurationError(f"Encrypted takes a Keyring, not {type(keyring).__name__}.")
@@ -109,7 +121,7 @@ class Encrypted(ForwardingStore):
         self._accept_plain = accept_plain
         self._max_message_bytes = max_message_bytes
         kept_in = inner if keyring.store is None else keyring.store
-        self._keys = TenantKeys(keyring.source, kept_in, keyring.refresh_after, clock)
+        self._keys = TenantKeys(keyring.source, kept_in, keyring.refresh_after, clock=clock, wall=wall)
 
     @property
     def keys(self) -> TenantKeys:
@@ -224,6 +236,105 @@ class Encrypted(ForwardingStore):
     async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
         return await super().list_documents(_checked(key))
 
+    # Sealing anew
+
+    async def rewrap_thread(self, key: ThreadKey, *, dry_run: bool = False) -> int:
+        """Seals with the tenant's current key what another key sealed, and with ``accept_plain`` what none did.
+
+        May be broken off at any moment and begun again, and runs beside readers and writers. Sealing a title,
+        metadata or a document anew counts its revision.
+
+        Args:
+            dry_run: Only count.
+
+        Returns:
+            How many records (messages, documents, title and metadata as one) that were.
+
+        Raises:
+            UnsupportedError: The engine cannot put a payload in the place of another.
+        """
+        inner = self._inner
+        if not isinstance(inner, SupportsRewrite):
+            raise UnsupportedError(
+                f"{inner.location} cannot rewrite messages: copy the threads to another store. (Other wrappers, such "
+                "as Traced, go around Encrypted, not inside it.)"
+            )
+        data_key = await self._keys.current(_checked(key).tenant)
+        done = await self._rewrap_messages(inner, key, data_key, dry_run)
+        done += await self._rewrap_description(key, data_key, dry_run)
+        for name in await self._inner.list_documents(key):
+            done += await self._rewrap_document(Seal(key, "document", name), data_key, dry_run)
+        return done
+
+    async def _rewrap_messages(self, inner: SupportsRewrite, key: ThreadKey, data_key: DataKey, dry_run: bool) -> int:
+        seal, done, start = Seal(key, "message"), 0, 0
+        while page := await self._inner.read(key, start=start, limit=_REWRAP_PAGE):
+            changes: list[Rewrite] = []
+            for message in page:
+                where = f" at position {message.seq}"
+                token = await self._resealed(seal, data_key, from_json(message.payload), message.payload, where)
+                if token is not None:
+                    changes.append(Rewrite(message.seq, message.payload, as_json(token)))
+            done += len(changes) if dry_run else await inner.rewrite(key, changes)
+            start = page[-1].seq + 1
+        return done
+
+    async def _rewrap_description(self, key: ThreadKey, data_key: DataKey, dry_run: bool) -> int:
+        while True:
+            thread = await self._inner.get_thread(key)
+            title, metadata = await self._resealed_description(thread, data_key)
+            if thread is None or (title is None and metadata is None):
+                return 0
+            try:
+                if not dry_run:
+                    await self._inner.update_thread(
+                        key, title=title, metadata=metadata, expected_revision=thread.revision
+                    )
+                return 1
+            except ConflictError:
+                continue
+            except ThreadNotFoundError:
+                return 0
+
+    async def _resealed_description(
+        self, thread: Thread | None, data_key: DataKey
+    ) -> tuple[str | None, Mapping[str, object] | None]:
+        if thread is None:
+            return None, None
+        title = metadata = None
+        if thread.title is not None:
+            seal, plain = Seal(thread.key, "title"), thread.title.encode()
+            title = await self._resealed(seal, data_key, from_title(thread.title), plain)
+        if thread.metadata:
+            seal, plain = Seal(thread.key, "metadata"), encode(dict(thread.metadata))
+            metadata = await self._resealed(seal, data_key, _metadata_token(thread.metadata), plain)
+        return None if title is None else as_title(title), None if metadata is None else {SEALED: metadata}
+
+    async def _rewrap_document(self, seal: Seal, data_key: DataKey, dry_run: bool) -> int:
+        while True:
+            document = await self._inner.get_document(seal.key, seal.name)
+            if document is None:
+                return 0
+            token = await self._resealed(seal, data_key, from_json(document.value), document.value)
+            if token is None:
+                return 0
+            try:
+                if not dry_run:
+                    await self._inner.put_document(
+                        seal.key, seal.name, as_json(token), expected_revision=document.revision
+                    )
+                return 1
+            except ConflictError:
+                continue
+
+    async def _resealed(
+        self, seal: Seal, data_key: DataKey, token: str | None, plain: bytes, where: str = ""
+    ) -> str | None:
+        """The token by the current key, or ``None`` if it is that already."""
+        if token is not None and key_id_of(token) == data_key.id:
+            return None
+        return seal.close(data_key, await self._opened(seal, token, plain, where))
+
     # Opening
 
     async def _opened_page(self, key: ThreadKey, page: MessagePage) -> MessagePage:
@@ -241,9 +352,7 @@ class Encrypted(ForwardingStore):
             value = await self._opened(Seal(thread.key, "title"), from_title(title), title.encode())
             title = value.decode()
         if metadata:
-            token = metadata.get(SEALED) if len(metadata) == 1 else None
-            sealed = token if isinstance(token, str) else None
-            value = await self._opened(Seal(thread.key, "metadata"), sealed, None)
+            value = await self._opened(Seal(thread.key, "metadata"), _metadata_token(metadata), None)
             metadata = metadata if value is None else cast(Mapping[str, object], decode(value, thread.key))
         return msgspec.structs.replace(thread, title=title, metadata=metadata)
 
@@ -261,6 +370,11 @@ class Encrypted(ForwardingStore):
 
 def _sealed_title(key: ThreadKey, data_key: DataKey, title: str) -> str:
     return as_title(Seal(key, "title").close(data_key, title.encode()))
+
+
+def _metadata_token(metadata: Mapping[str, object]) -> str | None:
+    token = metadata.get(SEALED) if len(metadata) == 1 else None
+    return token if isinstance(token, str) else None
 
 
 def _checked(key: ThreadKey) -> ThreadKey:

@@ -40,10 +40,11 @@ _TITLE = f"{SEALED}:"
 
 
 class DataKey(msgspec.Struct, frozen=True):
-    """A tenant's key: ``id`` is not secret, ``secret`` is 32 random bytes."""
+    """A tenant's key: ``id`` is not secret, ``secret`` is 32 random bytes, ``made`` when in seconds since 1970."""
 
     id: str
     secret: bytes
+    made: int = 0
 
     def __repr__(self) -> str:
         return f"DataKey({self.id!r})"

@@ -33,6 +33,7 @@ _DOCUMENT = "keys"
 
 class _SealedKey(msgspec.Struct, frozen=True):
     id: str
+    made: int
     master: str
     sealed: str
 
@@ -43,6 +44,7 @@ class _Known(msgspec.Struct, frozen=True):
     revision: int
     read_at: float
     keys: tuple[DataKey, ...]
+    masters: frozenset[str]
 
     @property
     def current(self) -> DataKey:
@@ -57,15 +59,23 @@ class TenantKeys:
         store: Where the sealed keys are kept; it is not closed here.
         refresh_after: Seconds after which it is looked up again which key is current, or whether it was destroyed.
         clock: Seconds that never go back.
+        wall: Seconds since 1970.
     """
 
     def __init__(
-        self, source: KeySource, store: Store, refresh_after: float, clock: Callable[[], float] = time.monotonic
+        self,
+        source: KeySource,
+        store: Store,
+        refresh_after: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
         self._store = store
         self._refresh_after = refresh_after
         self._clock = clock
+        self._wall = wall
         self._known: dict[str, _Known] = {}
         # Fair, so that calls which wait for a key go on in the order in which they came.
         self._looking = asyncio.Lock()
@@ -96,19 +106,27 @@ class TenantKeys:
             return (await self._add(tenant, await self._load(tenant))).current
 
     async def reseal(self, tenant: str) -> bool:
-        """Seals the tenant's keys with the current master key; says whether it has any."""
+        """Seals the tenant's keys with the current master key; says whether they were not."""
         async with self._looking:
             known = await self._load(tenant)
-            if known is not None:
-                await self._save(tenant, known.keys, known.revision)
-            return known is not None
+            if known is None or known.masters == frozenset({(await self._master(None)).id}):
+                return False
+            await self._save(tenant, known.keys, known.revision)
+            return True
 
-    async def keep_only_current(self, tenant: str) -> None:
-        """Forgets all keys but the current one: only when nothing that they sealed is left."""
+    async def forget_before(self, tenant: str, key_id: str) -> bool:
+        """Forgets the keys that are older than one; says whether there were any.
+
+        Only when nothing that they sealed is left, and not before every process has noticed the newer key: a key that
+        is younger than twice ``refresh_after`` lets none be forgotten.
+        """
         async with self._looking:
             known = await self._load(tenant)
-            if known is not None and len(known.keys) > 1:
-                await self._save(tenant, known.keys[-1:], known.revision)
+            at = next((i for i, key in enumerate(known.keys) if key.id == key_id), 0) if known is not None else 0
+            if known is None or at == 0 or self._wall() - known.keys[at].made < 2 * self._refresh_after:
+                return False
+            await self._save(tenant, known.keys[at:], known.revision)
+            return True
 
     async def destroy(self, tenant: str) -> bool:
         """Forgets all keys of a tenant for good; says whether it had any. What they sealed stays shut."""
@@ -131,10 +149,10 @@ class TenantKeys:
         except msgspec.MsgspecError:
             raise CorruptRecordError(f"The keys of tenant {tenant!r} cannot be decoded.") from None
         keys = tuple([await self._opened(tenant, key) for key in sealed])
-        return self._remember(tenant, keys, document.revision)
+        return self._remember(tenant, keys, document.revision, {key.master for key in sealed})
 
     async def _add(self, tenant: str, known: _Known | None) -> _Known:
-        new = DataKey(os.urandom(6).hex(), os.urandom(KEY_BYTES))
+        new = DataKey(os.urandom(6).hex(), os.urandom(KEY_BYTES), int(self._wall()))
         keys = (*(known.keys if known is not None else ()), new)
         try:
             return await self._save(tenant, keys, 0 if known is None else known.revision)
@@ -147,10 +165,10 @@ class TenantKeys:
         master = await self._master(None)
         value = msgspec.json.encode([_sealed(tenant, key, master) for key in keys])
         document = await self._store.put_document(_place(tenant), _DOCUMENT, value, expected_revision=revision)
-        return self._remember(tenant, keys, document.revision)
+        return self._remember(tenant, keys, document.revision, {master.id})
 
-    def _remember(self, tenant: str, keys: tuple[DataKey, ...], revision: int) -> _Known:
-        known = _Known(revision, self._clock(), keys)
+    def _remember(self, tenant: str, keys: tuple[DataKey, ...], revision: int, masters: set[str]) -> _Known:
+        known = _Known(revision, self._clock(), keys, frozenset(masters))
         self._known[tenant] = known
         return known
 
@@ -165,7 +183,7 @@ class TenantKeys:
                 f"The master key {master.id!r} does not open the keys of tenant {tenant!r}: it is not the one that "
                 "sealed them, or they were changed."
             ) from None
-        return DataKey(sealed.id, secret)
+        return DataKey(sealed.id, secret, sealed.made)
 
     async def _master(self, key_id: str | None) -> MasterKey:
         try:
@@ -189,7 +207,7 @@ def _of_id(known: _Known | None, key_id: str) -> DataKey | None:
 def _sealed(tenant: str, key: DataKey, master: MasterKey) -> _SealedKey:
     nonce = os.urandom(NONCE_BYTES)
     data = nonce + AESGCM(master.secret).encrypt(nonce, key.secret, _belongs(tenant, key.id, master.id))
-    return _SealedKey(key.id, master.id, binascii.b2a_base64(data, newline=False).decode())
+    return _SealedKey(key.id, key.made, master.id, binascii.b2a_base64(data, newline=False).decode())
 
 
 def _belongs(tenant: str, key_id: str, master_id: str) -> bytes:
