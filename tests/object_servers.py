@@ -229,6 +229,11 @@ class Answering:
         self.refused += refuses
         return refuses
 
+    def forget(self, times: int) -> None:
+        """Begins anew, as if no request had been seen."""
+        self._seen.clear()
+        self.times = times
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
@@ -257,14 +262,14 @@ COSMOS_KEY = base64.b64encode(b"any key will do").decode()
 
 
 @contextlib.contextmanager
-def cosmos_server() -> Iterator[Server]:
-    """An emulator of Cosmos DB over HTTPS, keeping its items in memory."""
+def cosmos_server(*options: str) -> Iterator[Server]:
+    """An emulator of Cosmos DB, over HTTPS unless told otherwise; it keeps its items in memory."""
     with scratch_folder() as folder:
         port = free_port()
         *node, script = npm_package(COSMOS, "cosmosdb-server")
         package = Path(script).parents[1]
         (folder / "mended.js").write_text(_COSMOS_MENDED.replace("COSMOS_SERVER", json.dumps(str(package))))
-        command = [*node, "--require", str(folder / "mended.js"), script, "-p", str(port)]
+        command = [*node, "--require", str(folder / "mended.js"), script, "-p", str(port), *options]
         server = Server(command, port, folder, _listens)
         try:
             server.start()

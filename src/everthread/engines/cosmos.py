@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Self, cast
+from functools import partial
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from everthread._extras import import_extra
@@ -32,10 +34,21 @@ PARTITION_KEY = "/pk"
 _PART_BYTES = 1_400_000  # as base64, with room for the item's own fields
 _PAGE = 100
 _DELETES = 16
+_RETRIES = 3
 _TRANSIENT = {408, 410, 429, 449, 500, 502, 503, 504}
-_OWN_OPTIONS = {"container": str, "endpoint": str, "create": flag, "verify": flag, "timeout": float, "cache_bytes": int}
+_OWN_OPTIONS = {
+    "container": str,
+    "endpoint": str,
+    "create": flag,
+    "verify": flag,
+    "discover": flag,
+    "timeout": float,
+    "cache_bytes": int,
+}
 
 _log = logging.getLogger("everthread.cosmos")
+
+R = TypeVar("R")
 
 
 class CosmosStore(SegmentEngine):
@@ -48,7 +61,7 @@ class CosmosStore(SegmentEngine):
     def __init__(self, storage: CosmosStorage, **options: Any) -> None:
         # An item's price grows with its size, and small ones need no parts.
         super().__init__(storage, sizes=Sizes(full_bytes=512 * 1024), **options)
-        self._cosmos = storage
+        self.storage = storage
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -56,7 +69,8 @@ class CosmosStore(SegmentEngine):
 
         Options of its own, in the URL or as keyword arguments: ``container`` ("threads"), ``endpoint`` (of another
         cloud or an emulator), ``create`` (make database and container if they are missing), ``verify`` (false: accept
-        an emulator's certificate), ``timeout`` (30 seconds a request), ``cache_bytes``. ``credential`` (keyword only)
+        an emulator's certificate), ``discover`` (false: never go to another region), ``timeout`` (30 seconds a
+        request), ``cache_bytes``. ``credential`` (keyword only)
         is a key or a credential of azure-identity; without it ``AZURE_COSMOS_KEY`` is taken, else Entra's default one.
         """
         rest, settings = engine_options(url, options, _OWN_OPTIONS)
@@ -67,7 +81,7 @@ class CosmosStore(SegmentEngine):
     @property
     def request_units(self) -> float:
         """The request units that this store's calls have used so far; each call's are logged at DEBUG."""
-        return self._cosmos.request_units
+        return self.storage.request_units
 
 
 class CosmosStorage(Storage):
@@ -84,6 +98,8 @@ class CosmosStorage(Storage):
         credential: A key, or a credential of azure-identity.
         create: Make database and container if they are missing; needs the account's key.
         verify: Check the server's certificate.
+        discover: Ask the account for its regions, and go to another if one fails; false where only this endpoint is
+            within reach.
         timeout: Seconds for one request.
     """
 
@@ -99,6 +115,7 @@ class CosmosStorage(Storage):
         credential: Any = None,
         create: bool = False,
         verify: bool = True,
+        discover: bool = True,
         timeout: float = 30,
     ) -> None:
         self._errors = import_extra("azure.cosmos.exceptions", "cosmos")
@@ -109,6 +126,7 @@ class CosmosStorage(Storage):
         self._credential = credential
         self._create = create
         self._options: dict[str, Any] = {"connection_verify": verify, "connection_timeout": timeout}
+        self._options["enable_endpoint_discovery"] = discover
         self._options |= {"retry_total": 3, "retry_throttle_total": 9, "retry_throttle_backoff_max": 10}
         self._closing = AsyncExitStack()
         self._container: Any = None
@@ -124,23 +142,32 @@ class CosmosStorage(Storage):
             credential = await _credential(self._credential, stack)
             client = aio.CosmosClient(self._endpoint, credential, **self._options)
             try:
-                await stack.enter_async_context(client)
+                # Also a client that fails while it opens has something to close.
+                stack.push_async_exit(client)
+                await client.__aenter__()
                 self._container = await self._opened(client)
             except Exception as error:
                 raise self._typed(error) from None
             self._closing = stack.pop_all()
 
     async def _opened(self, client: Any) -> Any:
-        database, container = self._names
         if self._create:
-            made = await client.create_database_if_not_exists(database)
-            key = import_extra("azure.cosmos", "cosmos").PartitionKey(PARTITION_KEY)
-            return await made.create_container_if_not_exists(container, partition_key=key)
+            await self._created(client)
+        database, container = self._names
         found = client.get_database_client(database).get_container_client(container)
         paths = (await found.read())["partitionKey"]["paths"]
         if paths != [PARTITION_KEY]:
             raise ConfigurationError(f"The container of {self._location} must have the partition key {PARTITION_KEY}.")
         return found
+
+    async def _created(self, client: Any) -> None:
+        key = import_extra("azure.cosmos", "cosmos").PartitionKey(PARTITION_KEY)
+        database, container = self._names
+        # The driver looks first and creates then; meanwhile others may have created it.
+        with contextlib.suppress(self._errors.CosmosResourceExistsError):
+            await client.create_database_if_not_exists(database)
+        with contextlib.suppress(self._errors.CosmosResourceExistsError):
+            await client.get_database_client(database).create_container_if_not_exists(container, partition_key=key)
 
     async def close(self) -> None:
         await self._closing.aclose()
@@ -198,26 +225,28 @@ class CosmosStorage(Storage):
         await asyncio.gather(*map(delete, names))
 
     async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
-        query = "SELECT c.id, c.size, c._ts FROM c WHERE c.pk = @folder AND c.id > @after ORDER BY c.id"
+        token: str | None = None
+        while True:
+            page, token = await self._tried(partial(self._page, folder, after, token))
+            if page:
+                yield [Listed(item["id"], float(item["_ts"]), item["size"]) for item in page]
+            if token is None:
+                return
+
+    async def _page(self, folder: str, after: str, token: str | None) -> tuple[list[Mapping[str, Any]], str | None]:
         found = self._container.query_items(
-            query,
+            "SELECT c.id, c.size, c._ts FROM c WHERE c.pk = @folder AND c.id > @after ORDER BY c.id",
             parameters=[{"name": "@folder", "value": folder}, {"name": "@after", "value": after}],
             partition_key=folder,
             max_item_count=_PAGE,
             response_hook=self._counted,
         )
-        pages = found.by_page()
-        while (page := await self._next_page(pages)) is not None:
-            if page:
-                yield [Listed(item["id"], float(item["_ts"]), item["size"]) for item in page]
-
-    async def _next_page(self, pages: Any) -> list[Mapping[str, Any]] | None:
+        pages = found.by_page(token)
         try:
-            return [item async for item in await anext(pages)]
+            page = [item async for item in await anext(pages)]
         except StopAsyncIteration:
-            return None
-        except Exception as error:
-            raise self._typed(error) from None
+            return [], None
+        return page, pages.continuation_token
 
     async def _item(self, folder: str, name: str) -> dict[str, Any] | None:
         try:
@@ -240,16 +269,29 @@ class CosmosStorage(Storage):
             return
 
     async def _called(self, call: str, **arguments: Any) -> Any:
-        try:
-            return await getattr(self._container, call)(**arguments, response_hook=self._counted)
-        except (
-            self._errors.CosmosResourceExistsError,
-            self._errors.CosmosAccessConditionFailedError,
-            self._errors.CosmosResourceNotFoundError,
-        ):
-            raise
-        except Exception as error:
-            raise self._typed(error) from None
+        return await self._tried(lambda: getattr(self._container, call)(**arguments, response_hook=self._counted))
+
+    async def _tried(self, request: Callable[[], Awaitable[R]]) -> R:
+        """Sends a request, again if it may help: the driver does that for throttling (429) only.
+
+        Each is safe to repeat: what has landed fails its own condition, which the log and the documents notice.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await request()
+            except (
+                self._errors.CosmosResourceExistsError,
+                self._errors.CosmosAccessConditionFailedError,
+                self._errors.CosmosResourceNotFoundError,
+            ):
+                raise
+            except Exception as error:
+                typed = self._typed(error)
+                if attempt >= _RETRIES or not isinstance(typed, StoreUnavailableError):
+                    raise typed from None
+            await asyncio.sleep(0.1 * 2**attempt)
+            attempt += 1
 
     def _counted(self, headers: Mapping[str, str], _: object) -> None:
         charge = float(headers.get("x-ms-request-charge", 0))
@@ -311,6 +353,7 @@ def _cut(folder: str, name: str, data: bytes) -> tuple[dict[str, Any], list[dict
         {
             "id": f"{unique}-{number}",
             "pk": _parts_folder(folder),
+            "size": len(data[at : at + _PART_BYTES]),
             "body": base64.b64encode(data[at : at + _PART_BYTES]).decode(),
         }
         for number, at in enumerate(range(0, len(data), _PART_BYTES))
