@@ -18,6 +18,7 @@ COMMANDS = {
     "completion": "everthread.cli.completion",
     "config": "everthread.cli.config",
     "prune": "everthread.cli.prune",
+    "summarize": "everthread.cli.summarize",
     "undo": "everthread.cli.undo",
     "fork": "everthread.cli.fork",
     "delete": "everthread.cli.delete",

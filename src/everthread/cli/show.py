@@ -20,10 +20,13 @@ EXAMPLES = """\b
 Examples:
   everthread show trip-to-rome
   everthread show trip-to-rome --last 10
+  everthread show trip-to-rome --all
   everthread show @prod trip-to-rome --follow
   everthread show trip-to-rome --raw | jq .payload
 
 \b
+Of a thread with a summary (everthread summarize), the summary and what follows
+it are shown; --all shows all messages, as do --last and --raw.
 --raw prints a JSON object a line: seq, turn, format, created, payload. A record
 that is not JSON has its bytes in "undecodable", in Base64, instead of a payload.
 """
@@ -33,6 +36,7 @@ READ_AT_ONCE = 1000
 @store_command(epilog=EXAMPLES)
 @click.argument("thread_id", metavar="THREAD")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N messages.")
+@click.option("--all", "everything", is_flag=True, help="Also the messages that a summary covers.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with each new message, whoever writes it; Ctrl-C ends it.")
 @click.option(
     "--interval",
@@ -42,21 +46,26 @@ READ_AT_ONCE = 1000
     help="Seconds between two looks for new messages.",
 )
 @click.option("--raw", is_flag=True, help="Print JSON, one message a line.")
-def show(*, place: Place, thread_id: str, last: int | None, follow: bool, interval: float, raw: bool) -> None:
+def show(
+    *, place: Place, thread_id: str, last: int | None, everything: bool, follow: bool, interval: float, raw: bool
+) -> None:
     """Show a thread: texts, media, tool calls and results."""
     output = Output(as_json=raw)
     key = place.key(thread_id)
-    run(lambda store: _show(store, key, last, interval if follow else None, output), place)
+    is_short = not (everything or raw or last)
+    run(lambda store: _show(store, key, last, interval if follow else None, output, is_short=is_short), place)
 
 
-async def _show(store: Store, key: ThreadKey, last: int | None, interval: float | None, output: Output) -> None:
+async def _show(
+    store: Store, key: ThreadKey, last: int | None, interval: float | None, output: Output, *, is_short: bool
+) -> None:
     from everthread.threads import existing_thread, follow
 
     thread = await existing_thread(store, key)
     if not output.as_json:
         _show_heading(thread, store.location, output)
-    next_seq = thread.head_seq
-    async for message in _kept(store, thread, last):
+    next_seq = await _show_summary(store, thread, output) if is_short else thread.head_seq
+    async for message in _kept(store, thread, last, next_seq):
         _show_message(message, output)
         next_seq = message.seq + 1
     if interval is not None:
@@ -66,7 +75,21 @@ async def _show(store: Store, key: ThreadKey, last: int | None, interval: float 
         output.show("This thread is empty.")
 
 
-async def _kept(store: Store, thread: Thread, last: int | None) -> AsyncIterator[Message]:
+async def _show_summary(store: Store, thread: Thread, output: Output) -> int:
+    """Shows the summary, if there is one, and gives the position of what follows it."""
+    from everthread.cli.rendering import content_lines
+    from everthread.codec import View
+    from everthread.summaries import get_summary
+
+    summary = await get_summary(store, thread.key)
+    if summary is None:
+        return thread.head_seq
+    output.show(f"summary of {summary.messages:,} messages (--all shows those that are kept)")
+    output.show(*(f"  {line}" for text in content_lines(View(text=summary.text)) for line in text.split("\n")), "")
+    return max(summary.stop, thread.head_seq)
+
+
+async def _kept(store: Store, thread: Thread, last: int | None, start: int) -> AsyncIterator[Message]:
     from everthread.contract import read_all
 
     if last is not None and last <= READ_AT_ONCE:
@@ -74,7 +97,7 @@ async def _kept(store: Store, thread: Thread, last: int | None) -> AsyncIterator
             yield message
         return
     skipped = 0 if last is None else thread.count - last
-    async for message in read_all(store, thread.key):
+    async for message in read_all(store, thread.key, start=start):
         if skipped > 0:
             skipped -= 1
         else:

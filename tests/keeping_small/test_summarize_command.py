@@ -1,0 +1,120 @@
+"""``everthread summarize`` and ``show``: what they print, how they end, and that being killed changes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from everthread import open_store
+from everthread.summaries import get_summary
+from tests.cli.driving import PATIENCE, PROGRAM, environment, piped
+from tests.keeping_small.threads import KEY, everything, said
+from tests.openai_server import scripted_openai
+
+LONG = "word " * 10_000
+
+
+async def fill(url: str, *words: str) -> None:
+    async with open_store(url) as store:
+        for word in words:
+            await store.append(KEY, [said(word), said("yes", "assistant")])
+
+
+async def contents(url: str) -> Any:
+    async with open_store(url) as store:
+        return await everything(store), await get_summary(store, KEY)
+
+
+def command(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return piped("", *arguments, home=home, program=(PROGRAM,), **settings)
+
+
+async def test_it_summarises_and_show_shows_the_summary_or_all(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, "I am Ana", "I like Rome", "And now?")
+    with scripted_openai("Ana likes Rome.\x1b[2J") as model:
+        run = command(tmp_path, "summarize", "trip", "-s", url, "--keep-turns", "1", OPENAI_BASE_URL=model.url)
+    assert (run.returncode, run.stdout) == (0, "trip: the 4 messages before position 4 are summarised.\n")
+    short = command(tmp_path, "show", "trip", "-s", url).stdout
+    assert "Ana likes Rome." in short
+    assert "\x1b" not in short
+    assert "And now?" in short
+    assert "I am Ana" not in short
+    whole = command(tmp_path, "show", "trip", "-s", url, "--all").stdout
+    assert "I am Ana" in whole
+    assert "summary" not in whole
+    raw = command(tmp_path, "show", "trip", "-s", url, "--raw").stdout
+    assert len(raw.splitlines()) == 6
+
+
+async def test_a_dry_run_asks_no_model_and_changes_nothing(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, "a", "b", "c")
+    before = await contents(url)
+    run = command(tmp_path, "summarize", "trip", "-s", url, "--keep-turns", "1", "--dry-run", "--json")
+    told = json.loads(run.stdout)
+    assert (run.returncode, told["start"], told["stop"], told["messages"]) == (0, 0, 4, 4)
+    assert await contents(url) == before
+
+
+async def test_where_there_is_nothing_to_do_no_model_is_needed(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, "a", "b")
+    run = command(tmp_path, "summarize", "trip", "-s", url, "--max-messages", "10")
+    assert (run.returncode, run.stdout) == (0, "trip: there is nothing to summarise.\n")
+
+
+async def test_each_failure_has_its_message_and_exit_status(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill(url, "a", "b")
+    arguments = ("summarize", "trip", "-s", url, "--keep-turns", "0")
+    without = command(tmp_path, *arguments)
+    offline = command(tmp_path, *arguments, "--model", "offline")
+    assert without.returncode == offline.returncode == 1
+    assert "OPENAI_API_KEY" in without.stderr
+    with scripted_openai(OSError("no")) as model:
+        failed = command(tmp_path, *arguments, OPENAI_BASE_URL=model.url, OPENAI_API_KEY="key-123456")
+    assert failed.returncode == 1
+    assert "did not answer" in failed.stderr
+    assert "key-123456" not in failed.stderr
+    assert "Traceback" not in without.stderr + offline.stderr + failed.stderr
+    assert command(tmp_path, "summarize", "unknown", "-s", url).returncode == 3
+
+
+async def test_killed_and_run_again_it_ends_as_one_run(places: Any, tmp_path: Path) -> None:
+    killed, undisturbed = places(), places()
+    words = [f"{number} {LONG}" for number in range(40)]
+    for url in (killed, undisturbed):
+        await fill(url, *words)
+    arguments = ("--keep-turns", "1", "--store")
+    with scripted_openai(then="Summary.") as model:
+        settings = {"OPENAI_BASE_URL": model.url}
+        assert command(tmp_path, "summarize", "trip", *arguments, undisturbed, **settings).returncode == 0
+        pieces = len(model.requests)
+    assert pieces > 2
+    with scripted_openai(then="Summary.") as model:
+        is_asked_again, may_answer = threading.Event(), threading.Event()
+        answer = model.script.next
+
+        def hold_the_second() -> list[Any]:
+            if len(model.requests) == 2:
+                is_asked_again.set()
+                may_answer.wait(PATIENCE)
+            return answer()
+
+        model.script.next = hold_the_second
+        begun = [PROGRAM, "summarize", "trip", *arguments, killed]
+        process = subprocess.Popen(begun, env=environment(tmp_path, OPENAI_BASE_URL=model.url))
+        assert is_asked_again.wait(PATIENCE)
+        process.kill()
+        process.wait()
+        may_answer.set()
+        _, summary = await contents(killed)
+        assert summary is not None
+        assert summary.stop < summary.goal
+        again = command(tmp_path, "summarize", "trip", *arguments, killed, OPENAI_BASE_URL=model.url)
+        assert again.returncode == 0
+    assert await contents(killed) == await contents(undisturbed)
