@@ -175,7 +175,9 @@ class ScopedLists(RedisLists):
         if self._scope is None and len(scopes) > 1:
             shown = ", ".join(sorted(scopes)[:10])
             raise ConfigurationError(f"There are {len(scopes)} scopes (tenant|application|agent): {shown}. Choose one.")
-        self._scope = self._scope or next(iter(scopes), "")
+        if not scopes:
+            raise ConfigurationError(f"There are no sessions with scoped keys under the prefix {self.prefix!r}.")
+        self._scope = self._scope or next(iter(scopes))
         if self._scope not in scopes:
             raise ConfigurationError(f"There are no sessions of the scope {self._scope!r} under this prefix.")
 

@@ -1,0 +1,162 @@
+"""``everthread export``, ``import`` and ``copy`` as a person or a script runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from everthread import NewMessage, ThreadKey, open_store
+from tests.cli.driving import PROGRAM, environment
+from tests.servers import Server
+from tests.transfer.conversations import everything, fill, turn
+
+
+def run(*arguments: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        env=environment(home, **settings),
+        check=False,
+    )
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> str:
+    """A filled SQLite store."""
+    place = f"sqlite:///{tmp_path}/source.db"
+    async with open_store(place) as store:
+        await fill(store)
+    return place
+
+
+async def seen(url: str, tenant: str = "") -> object:
+    async with open_store(url) as store:
+        return await everything(store, tenant)
+
+
+async def test_export_and_import_carry_everything(url: str, tmp_path: Path) -> None:
+    target = f"sqlite:///{tmp_path}/target.db"
+    exported = run("export", str(tmp_path / "x.jsonl"), "--store", url, home=tmp_path)
+    assert (exported.returncode, exported.stderr) == (0, "")
+    assert "10 threads (10 new)" in exported.stdout
+    imported = run("import", str(tmp_path / "x.jsonl"), "--store", target, "--json", home=tmp_path)
+    assert imported.returncode == 0, imported.stderr
+    assert json.loads(imported.stdout)["threads"] == {"new": 10}
+    again = json.loads(run("import", str(tmp_path / "x.jsonl"), "-s", target, "--json", home=tmp_path).stdout)
+    assert (again["written"], again["threads"], again["problems"]) == (0, {"unchanged": 10}, [])
+    assert await seen(target) == await seen(url)
+
+
+async def test_copy_goes_between_engines_and_names_of_stores(
+    url: str, tmp_path: Path, plain_redis_server: Server
+) -> None:
+    target = f"redis://127.0.0.1:{plain_redis_server.port}/3?prefix=copied"
+    settings = {"EVERTHREAD_CONFIG": str(tmp_path / "config.toml")}
+    (tmp_path / "config.toml").write_text(f'[stores.new]\nurl = "{target}"\n[stores.old]\nurl = "{url}"\n')
+    planned = run("copy", "@old", "@new", "--dry-run", home=tmp_path, **settings)
+    assert planned.returncode == 0, planned.stderr
+    assert "plain\tnew\t24\t\n" in planned.stdout
+    assert "would be copied" in planned.stdout
+    assert await seen(target) == {}
+    copied = run("copy", "@old", "@new", home=tmp_path, **settings)
+    assert copied.returncode == 0, copied.stderr
+    assert await seen(target) == await seen(url)
+
+
+async def test_a_conflict_is_told_and_ends_with_1(url: str, tmp_path: Path) -> None:
+    target = f"sqlite:///{tmp_path}/target.db"
+    async with open_store(target) as store:
+        await store.append(ThreadKey("plain"), [NewMessage(b'"mine"')])
+    copied = run("copy", url, target, "--threads", "plain", "--threads", "trim*", home=tmp_path)
+    assert copied.returncode == 1
+    assert "conflict: 'plain'" in copied.stderr
+    assert "1 conflict, 1 new" in copied.stdout
+
+
+async def test_exit_statuses_say_what_was_wrong(url: str, tmp_path: Path) -> None:
+    assert run("copy", url, "redis://:pa55word@127.0.0.1:1/0", home=tmp_path).returncode == 4
+    assert run("copy", url, f"sqlite:///{tmp_path}/t.db", "--threads", "nobody", home=tmp_path).returncode == 3
+    assert run("import", str(tmp_path / "nowhere"), "--store", url, home=tmp_path).returncode == 1
+    assert run("import", "x", "--from", "word", "--store", url, home=tmp_path).returncode == 2
+    assert run("import", "x", "--prefix", "p", "--store", url, home=tmp_path).returncode == 2
+    refused = run("import", "redis://:pa55word@127.0.0.1:1/0", "--from", "redis-lists", "-s", url, home=tmp_path)
+    assert refused.returncode == 4
+    assert "pa55word" not in refused.stderr
+    (tmp_path / "bad").write_text('{"type":"export","version":1}\n{"type":"thread"}\n')
+    bad = run("import", str(tmp_path / "bad"), "--store", url, home=tmp_path)
+    assert (bad.returncode, "Traceback" in bad.stderr) == (1, False)
+
+
+async def test_an_existing_file_is_replaced_only_on_request(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.html"
+    path.write_text("mine")
+    assert run("export", str(path), "--format", "html", "--store", url, home=tmp_path).returncode == 2
+    assert path.read_text() == "mine"
+    assert run("export", str(path), "--format", "html", "--yes", "--store", url, home=tmp_path).returncode == 0
+    assert path.read_text().startswith("<!doctype html>")
+
+
+async def test_standard_output_carries_the_threads_alone(url: str, tmp_path: Path) -> None:
+    exported = run("export", "-", "--threads", "plain", "--store", url, home=tmp_path)
+    assert [json.loads(line)["type"] for line in exported.stdout.splitlines()][:2] == ["export", "thread"]
+    assert "exported: 24 messages" in exported.stderr
+    assert run("export", "-", "--json", "--store", url, home=tmp_path).returncode == 2
+
+
+async def test_tenants_are_kept_or_changed(tmp_path: Path) -> None:
+    url, target = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
+    async with open_store(url) as store:
+        await fill(store, "acme")
+    for arguments in (["--tenant", "acme"], ["--tenant", "acme", "--to-tenant", "new"]):
+        assert run("copy", url, target, *arguments, home=tmp_path).returncode == 0
+    assert run("export", str(tmp_path / "x"), "--store", url, "--tenant", "acme", home=tmp_path).returncode == 0
+    assert run("import", str(tmp_path / "x"), "--store", target, "--tenant", "third", home=tmp_path).returncode == 0
+    expected = await seen(url, "acme")
+    assert [await seen(target, tenant) for tenant in ("acme", "new", "third", "")] == [expected] * 3 + [{}]
+
+
+async def test_lists_of_the_lab_are_imported_by_one_command(tmp_path: Path, plain_redis_server: Server) -> None:
+    with redis_py.Redis(port=plain_redis_server.port, db=4) as client:
+        client.rpush("lab11:t", *(message.payload for message in turn(0)))
+    source = f"redis://127.0.0.1:{plain_redis_server.port}/4"
+    target = f"sqlite:///{tmp_path}/t.db"
+    imported = run("import", source, "--from", "redis-lists", "--prefix", "lab11", "-s", target, home=tmp_path)
+    assert (imported.returncode, imported.stderr) == (0, "")
+    async with open_store(target) as store:
+        assert [m.payload for m in await store.read(ThreadKey("t"))] == [m.payload for m in turn(0)]
+
+
+async def test_a_terminal_shows_a_bar_and_a_rate(url: str, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "copy", url, f"sqlite:///{tmp_path}/t.db"],
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        env=environment(tmp_path),
+    )
+    os.close(follower)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+    assert "━" in drawn.decode(errors="replace")
+    assert b"copied" in drawn
