@@ -356,7 +356,13 @@ async def test_while_the_servers_of_the_index_are_gone_appends_elsewhere_do_not_
     await asyncio.to_thread(eventually, cluster.is_whole)
 
 
-def move_slot(slot: int, source: Server, target: Server, meanwhile: Callable[[], None] = lambda: None) -> None:
+def move_slot(
+    slot: int,
+    source: Server,
+    target: Server,
+    meanwhile: Callable[[], object] = lambda: None,
+    at_the_end: Callable[[], object] = lambda: None,
+) -> None:
     """Moves a slot and its keys one by one, as resharding does."""
     to, of = str(ask(target.port, "CLUSTER", "MYID")), str(ask(source.port, "CLUSTER", "MYID"))
     ask(target.port, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", of)
@@ -365,6 +371,7 @@ def move_slot(slot: int, source: Server, target: Server, meanwhile: Callable[[],
     with redis_py.Redis(port=source.port) as client:
         while names := client.execute_command("CLUSTER GETKEYSINSLOT", slot, 1):
             client.execute_command("MIGRATE", "127.0.0.1", target.port, names[0], 0, 5000)
+    at_the_end()
     for server in (target, source):
         ask(server.port, "CLUSTER", "SETSLOT", str(slot), "NODE", to)
 
@@ -414,6 +421,31 @@ async def test_a_new_thread_waits_until_its_slot_has_moved(cluster: Cluster, pre
         await waiting[1]
         await asyncio.to_thread(move_slot, names.slot, away, home)
         assert await store.append(KEY, [said("b")]) == Appended(1, 2)
+
+
+async def test_a_thread_whose_keys_have_all_moved_is_served_before_its_slot_has(cluster: Cluster, prefix: str) -> None:
+    names = ThreadNames(prefix, KEY, spread=True)
+    home = cluster.owner(names.slot)
+    away = next(server for server in cluster.primaries() if server is not home)
+    loop = asyncio.get_running_loop()
+    async with open_store(cluster.url, prefix=prefix) as store:
+        await asyncio.gather(*(store.append(KEY, [said("a")]) for _ in range(1001)))  # the second half of the ids
+        await store.append(KEY, [NewMessage(b"1", "json", ("c", "open"), ()), NewMessage(b"2", "json", (), ("c",))])
+        await store.put_document(KEY, "d", b"1")
+        owner = ask(home.port, "EXISTS", *(name.decode() for name in names.names))
+        assert owner == 8
+
+        async def go_on() -> None:
+            async with asyncio.timeout(2):
+                results = await asyncio.gather(*(store.append(KEY, [said("b")]) for _ in range(10)))
+                assert [result.first_seq for result in results] == list(range(1003, 1013))
+                assert len(await store.read(KEY)) == 1013
+                assert len(await store.read(KEY, start=1000, limit=5)) == 5
+
+        move = asyncio.run_coroutine_threadsafe
+        await asyncio.to_thread(move_slot, names.slot, home, away, at_the_end=lambda: move(go_on(), loop).result(30))
+        assert await store.append(KEY, [said("c")]) == Appended(1013, 1014)
+        await asyncio.to_thread(move_slot, names.slot, away, home)
 
 
 async def test_one_seed_that_answers_is_enough(cluster: Cluster, prefix: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from copy import copy
+from ipaddress import ip_address
 from typing import Any, cast
 
 import redis.asyncio as redis
@@ -40,6 +41,9 @@ class Dialer:
         defaults: dict[str, Any] = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
         if not url.lower().startswith("unix:"):
             defaults["socket_keepalive"] = True
+        if url.lower().startswith("rediss:"):
+            # Below 6.0 redis-py does not look at the name.
+            defaults["ssl_check_hostname"] = True
         pool, reason = _pool(url, defaults, options)
         if pool is None:
             # Raised here, since errors of the parser may quote the password.
@@ -96,7 +100,15 @@ class Dialer:
 
     def _connection(self, address: Address) -> Any:
         host, port = address
-        return self._make(**{**self._settings, "host": host, "port": port} if host else self._settings)
+        if not host:
+            return self._make(**self._settings)
+        connection = self._make(**{**self._settings, "host": host, "port": port})
+        named = str(self._settings.get("host"))
+        if self._is_tls and _is_ip(host) and not _is_ip(named):
+            # Clusters tell of their servers by number, and certificates speak of the name that the user knows.
+            arguments = connection._connection_arguments
+            connection._connection_arguments = lambda: {**arguments(), "server_hostname": named}
+        return connection
 
     @contextmanager
     def _typed(self, connection: Any) -> Generator[None]:
@@ -123,6 +135,14 @@ class Dialer:
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers and numbers < OLDEST:
             raise UnsupportedError(f"{self.server} is version {version}; everthread takes Redis ≥ 6.2 or Valkey.")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _check_role(connection: Any) -> None:

@@ -10,6 +10,7 @@ from inspect import isawaitable
 from typing import Any, Final, cast
 
 import msgspec
+from redis import exceptions
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 
 from everthread._extras import import_extra
@@ -24,6 +25,9 @@ _MARGIN: Final = 240.0
 """Seconds before its end at which a token is renewed: azure-identity gives another one from 5 minutes before."""
 
 _LEAST_PAUSE: Final = 1.0
+
+_PASSING: Final = frozenset({"ServiceRequestError", "ServiceResponseError", "OSError"})
+"""The errors of azure-core that speak of the way there (https://learn.microsoft.com/python/api/azure-core/azure.core.exceptions)."""
 
 
 class EntraCredentials(CredentialProvider):
@@ -46,16 +50,25 @@ class EntraCredentials(CredentialProvider):
 
         Raises:
             ConfigurationError: No token is given, or it is none that names a user.
+            ConnectionError: Entra ID cannot be reached for the time being.
         """
+        token, trouble = await self._asked()
+        # Raised here, since the credential's error may tell of accounts; what kind it is says enough.
+        if trouble in _PASSING:
+            raise exceptions.ConnectionError(f"Entra ID cannot be reached: {trouble}")
+        if token is None:
+            raise ConfigurationError(f"Entra ID gave no token for Redis ({trouble}).")
+        self._expires = float(token.expires_on)
+        return _object_id(token.token), cast(str, token.token)
+
+    async def _asked(self) -> tuple[Any, str]:
+        """A token, or ``None`` and the kind of error."""
         try:
             # A credential that is not async does I/O here, so it runs in a thread.
             token = await asyncio.to_thread(self._credential.get_token, SCOPE)
-            token = await token if isawaitable(token) else token
+            return (await token if isawaitable(token) else token), ""
         except Exception as error:
-            # Its text may tell of accounts; what kind it is says enough.
-            raise ConfigurationError(f"Entra ID gave no token for Redis ({type(error).__name__}).") from None
-        self._expires = float(token.expires_on)
-        return _object_id(token.token), cast(str, token.token)
+            return None, "OSError" if isinstance(error, OSError) else type(error).__name__
 
     @property
     def has_token(self) -> bool:
@@ -95,7 +108,7 @@ async def keep_signed_in(provider: object, tell_all: Callable[[Command], None]) 
             continue
         try:
             user, token = await provider.get_credentials_async()
-        except ConfigurationError:
+        except (ConfigurationError, exceptions.ConnectionError):
             continue  # the token that there is lasts a while longer, so it is tried again
         tell_all(_sign_in(user, token))
 
