@@ -31,3 +31,10 @@ def test_the_commands_for_timers_are_accepted(command: str, tmp_path: Path) -> N
     arguments = [word for word in shlex.split(command)[2:] if word != "@prod"]
     run = piped("", *arguments, home=tmp_path, program=(PROGRAM, "prune"), EVERTHREAD_STORE="memory:")
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_the_example_of_summaries_prints_a_summary_and_what_follows(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "summaries.md").read_text()
+    provider, library = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert run_example(provider, tmp_path) == ""
+    assert run_example(library, tmp_path) == "Ana plans a journey to Rome. ['In May.']\n"
