@@ -306,6 +306,14 @@ class SupportsRewrite(ABC):
         """
 
 
+class SupportsShredding(ABC):
+    """A store that can make a tenant's data unreadable by destroying its keys, wherever copies of the data lie."""
+
+    @abstractmethod
+    async def shred_tenant(self, tenant: str) -> int:
+        """Destroys a tenant's keys, then forgets its threads; says how many there were."""
+
+
 async def read_all(store: Store, key: ThreadKey, *, start: int = 0, page_size: int = 500) -> AsyncIterator[Message]:
     """Every kept message of a thread from ``start`` on, in pages, so that memory stays bounded.
 

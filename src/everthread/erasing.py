@@ -11,7 +11,7 @@ from typing import IO
 
 import msgspec
 
-from everthread.contract import Store, read_all
+from everthread.contract import Store, SupportsShredding, read_all
 from everthread.errors import ConflictError
 from everthread.model import Thread, ThreadKey
 from everthread.threads import find_threads
@@ -99,7 +99,8 @@ async def erase_tenant(
             sums = sums.plus(line)
             advance(1)
         _on_disk(file)
-        await store.delete_tenant(tenant)
+        # Copies of an encrypted store become unreadable too.
+        await (store.shred_tenant(tenant) if isinstance(store, SupportsShredding) else store.delete_tenant(tenant))
         left = len(await store.list_threads(tenant, limit=1000))
         erased = Erased(tenant, store.location, began, clock(), sums, digest.hexdigest(), left)
         file.write(msgspec.json.encode(erased) + b"\n")

@@ -55,10 +55,15 @@ T = TypeVar("T")
 
 
 class Place(msgspec.Struct, frozen=True):
-    """What a command works on: a store and a tenant in it. The URL may hold a password: it is never shown."""
+    """What a command works on: a store and a tenant in it. The URL may hold a password: it is never shown.
+
+    Attributes:
+        keyring: Where the keys of an encrypted store are (`everthread.cli.encryption`), or nothing.
+    """
 
     url: str
     tenant: str = ""
+    keyring: str = ""
 
     def __repr__(self) -> str:
         return f"Place(tenant={self.tenant!r})"
@@ -79,10 +84,11 @@ def find_place(store: str | None, tenant: str | None = None) -> Place:
     Raises:
         ConfigurationError: There is no store of that name, or its secret cannot be had.
     """
-    from everthread.cli.stores import store_tenant, store_url
+    from everthread.cli.stores import store_keyring, store_tenant, store_url
 
     named = store_tenant(store, os.environ)
-    return Place(store_url(store, os.environ), named if tenant is None else tenant)
+    keyring = store_keyring(store, os.environ)
+    return Place(store_url(store, os.environ), named if tenant is None else tenant, keyring)
 
 
 # Declaring commands
@@ -224,11 +230,20 @@ def run(work: Callable[..., Coroutine[Any, Any, T]], *places: Place) -> T:
 
 
 async def _with_stores(work: Callable[..., Coroutine[Any, Any, T]], places: Sequence[Place]) -> T:
+    async with AsyncExitStack() as stack:
+        stores: list[Store] = [await stack.enter_async_context(_store_of(place)) for place in places]
+        return await work(*stores)
+
+
+def _store_of(place: Place) -> Store:
     from everthread.opening import open_store
 
-    async with AsyncExitStack() as stack:
-        stores: list[Store] = [await stack.enter_async_context(open_store(place.url)) for place in places]
-        return await work(*stores)
+    store = open_store(place.url)
+    if not place.keyring:
+        return store
+    from everthread.cli.encryption import with_keys
+
+    return with_keys(store, place.keyring)
 
 
 class CommandFailed(click.ClickException):

@@ -69,6 +69,7 @@ def show(name: str | None, as_json: bool) -> None:
 @click.option("--password-env", metavar="VARIABLE", default="", help="The variable that holds the URL's password.")
 @click.option("--password-command", metavar="COMMAND", default="", help="The command that prints it.")
 @click.option("--for-tenant", metavar="NAME", default="", help="Whose threads @NAME means, unless --tenant is given.")
+@click.option("--keyring", metavar="WHERE", default="", help="Where its keys are: file:PATH or env:NAME.")
 @click.option("--replace", is_flag=True, help="Replace the store of this name, if there is one.")
 def add(
     *,
@@ -79,12 +80,13 @@ def add(
     password_env: str,
     password_command: str,
     for_tenant: str,
+    keyring: str,
     replace: bool,
 ) -> None:
     """Name a store."""
     name = named_stores.check_name(name.removeprefix("@"))
     store = named_stores.NamedStore(
-        url or "", url_env, _words(url_command), password_env, _words(password_command), for_tenant
+        url or "", url_env, _words(url_command), password_env, _words(password_command), for_tenant, keyring
     )
     store.check()
     found = named_stores.load()

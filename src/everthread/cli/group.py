@@ -26,6 +26,8 @@ COMMANDS = {
     "doctor": "everthread.cli.doctor",
     "tag": "everthread.cli.tag",
     "rename": "everthread.cli.rename",
+    "rewrap": "everthread.cli.rewrap",
+    "new-key": "everthread.cli.new_key",
     "search": "everthread.cli.search",
     "show": "everthread.cli.show",
     "threads": "everthread.cli.threads",

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from everthread.cli.encryption import check_keyring
 from everthread.errors import ConfigurationError
 from everthread.model import check_identifier
 from everthread.settings import mask_url, scheme_of
@@ -42,6 +43,7 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         password_env: The environment variable that holds the URL's password.
         password_command: The command that prints it. It is run without a shell.
         tenant: Whose threads, unless a command says otherwise.
+        keyring: Where the keys of an encrypted store are: ``file:PATH`` or ``env:NAME``.
     """
 
     url: str = ""
@@ -50,6 +52,7 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     password_env: str = ""
     password_command: tuple[str, ...] = ()
     tenant: str = ""
+    keyring: str = ""
 
     def check(self) -> None:
         """Refuses what cannot be meant, and secrets in plain text.
@@ -62,6 +65,8 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         if self.password_env and self.password_command:
             raise ConfigurationError("A named store has one of password_env and password_command, not both.")
         check_identifier(self.tenant, "tenant", may_be_empty=True)
+        if self.keyring:
+            check_keyring(self.keyring)
         if self.url:
             scheme_of(self.url)
             if mask_url(self.url) != self.url:

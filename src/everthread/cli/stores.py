@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from everthread.cli import named_stores
+from everthread.cli.encryption import VARIABLE
 
 
 def store_url(option: str | None, environ: Mapping[str, str]) -> str:
@@ -27,6 +28,14 @@ def store_tenant(option: str | None, environ: Mapping[str, str]) -> str:
     """The tenant that the configuration gives for the store that `store_url` finds; else the default tenant."""
     chosen = _chosen(option, environ)
     return named_stores.load().get(chosen[1:]).tenant if chosen.startswith("@") else ""
+
+
+def store_keyring(option: str | None, environ: Mapping[str, str]) -> str:
+    """Where the keys of the store that `store_url` finds are: the named store's, else ``EVERTHREAD_KEYRING``."""
+    chosen = _chosen(option, environ)
+    if chosen.startswith("@"):
+        return named_stores.load().get(chosen[1:]).keyring
+    return environ.get(VARIABLE, "")
 
 
 def _chosen(option: str | None, environ: Mapping[str, str]) -> str:

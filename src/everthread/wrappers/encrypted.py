@@ -14,7 +14,7 @@ import msgspec
 
 from everthread._arguments import SEALED, check_document, checked_key, checked_metadata, checked_title, checked_turn
 from everthread.codec import decode, encode
-from everthread.contract import Store, SupportsRewrite
+from everthread.contract import Store, SupportsRewrite, SupportsShredding
 from everthread.errors import (
     ConfigurationError,
     ConflictError,
@@ -78,7 +78,7 @@ class Keyring(msgspec.Struct, frozen=True):
             raise ConfigurationError("A keyring's source is a function, such as keys_from_file('keys.txt') gives.")
 
 
-class Encrypted(ForwardingStore):
+class Encrypted(ForwardingStore, SupportsShredding):
     """A store that keeps nothing that was said in plain text: AES-256-GCM, with keys of each tenant's own.
 
         keyring = Keyring(keys_from_file("~/everthread.keys"))
