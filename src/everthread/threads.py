@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -20,7 +20,7 @@ from everthread.model import (
     check_count,
     to_milliseconds,
 )
-from everthread.retention import MAX_OPEN_CALLS, Span, add_span, links_of, resolve, safe_stop
+from everthread.spans import SpanReader
 
 THREADS_A_PAGE = 1000
 MESSAGES_A_PAGE = 500
@@ -224,26 +224,9 @@ async def safe_cut(store: Store, key: ThreadKey, position: int) -> int:
     Raises:
         CorruptRecordError: A message cannot be decoded.
     """
-    spans: list[Span] = []
-    called: dict[str, int] = {}
-    # By turns, as engines do it: a call that its own turn answers leaves an older one of the same id open.
-    async for turn in read_turns(store, key):
-        if turn[0].seq > position and not any(at < position for at in called.values()):
+    spans = SpanReader()
+    async for message in read_all(store, key):
+        if message.seq > position and spans.is_settled(position):
             break
-        _link(turn, key, spans, called)
-    return safe_stop(spans, position)
-
-
-def _link(turn: Sequence[Message], key: ThreadKey, spans: list[Span], called: dict[str, int]) -> None:
-    """Adds a turn to the spans and open calls of its thread."""
-    views = [codec.view(message, key) for message in turn]
-    links = links_of(([call.id for call in seen.calls], [result.id for result in seen.results]) for seen in views)
-    for span in resolve(links, turn[0].seq, called):
-        add_span(spans, *span)
-    for call_id, _ in links.early_results:
-        called.pop(call_id, None)
-    for call_id, at in links.open_calls:
-        called.pop(call_id, None)
-        called[call_id] = turn[0].seq + at
-    while len(called) > MAX_OPEN_CALLS:
-        del called[next(iter(called))]
+        spans.add(message, codec.view(message, key))
+    return spans.safe_stop(position)
