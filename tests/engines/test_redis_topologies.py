@@ -476,6 +476,30 @@ async def test_a_server_of_a_cluster_that_is_named_as_a_single_one_says_what_to_
     assert "redis+cluster://" in str(answers[0])
 
 
+async def test_one_address_that_stands_for_a_cluster_is_used_with_the_index_apart(fresh_prefix: str) -> None:
+    # A cluster of one server: it has all slots, and refuses scripts on keys of several.
+    with redis_server("redis", "--cluster-enabled", "yes") as server:
+        ask(server.port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+
+        def is_up() -> bool:
+            return "state:ok" in str(ask(server.port, "CLUSTER", "INFO"))
+
+        await asyncio.to_thread(eventually, is_up)
+        url = f"redis://127.0.0.1:{server.port}/0"
+        with pytest.raises(ConfigurationError, match="spread=true"):
+            await open_store(url).append(KEY, [said("a")])
+        async with open_store(f"{url}?spread=true") as store:
+            assert store.location == f"{url}?spread=true"
+            keys = [ThreadKey(f"t{i}") for i in range(20)]
+            await asyncio.gather(*(store.append(key, [said(str(i))]) for i in range(5) for key in keys))
+            assert [await texts(store, key) for key in keys] == [[said(str(i)).payload for i in range(5)]] * 20
+            assert {thread.key for thread in await store.list_threads()} == set(keys)
+            server.restart()
+            await asyncio.to_thread(eventually, is_up)
+            assert await store.append(keys[0], [said("b")]) == Appended(5, 6)
+            assert await store.delete_tenant("") == 20
+
+
 async def test_a_primary_that_no_sentinel_knows_is_a_configuration_error(sentinels: Sentinels) -> None:
     url = sentinels.url.rpartition("/")[0] + "/unknown"
     with pytest.raises(ConfigurationError, match="unknown"):

@@ -94,7 +94,10 @@ def refused(server: str, error: ServerError, name: bytes | None = None) -> Evert
             "another program uses it. Choose another prefix."
         )
     if code in {"MOVED", "ASK", "CROSSSLOT"}:
-        return ConfigurationError(f"{server} is part of a cluster: use redis+cluster:// or rediss+cluster:// ({code}).")
+        return ConfigurationError(
+            f"{server} is part of a cluster ({code}): use redis+cluster:// or rediss+cluster://, or, where one address "
+            "stands for a whole cluster, spread=true."
+        )
     if "unknown command" in text.lower():
         return UnsupportedError(f"{server} lacks a command that everthread needs: it takes Redis 6.2 or newer.")
     # Only of a script's own failures it is known that they quote no arguments.

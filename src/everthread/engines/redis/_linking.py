@@ -15,7 +15,7 @@ from everthread.engines.redis._router import Limits, Router
 from everthread.engines.redis._urls import Target, target_of
 from everthread.errors import ConfigurationError
 from everthread.model import check_count
-from everthread.settings import engine_options
+from everthread.settings import engine_options, flag
 
 DEFAULT_TIMEOUT: Final = 5.0
 DEFAULT_FAILOVER_TIMEOUT: Final = 30.0
@@ -30,6 +30,7 @@ _OWN: Final[Mapping[str, Callable[[str], Any]]] = {
     "wait_replicas": int,
     "wait_timeout": int,
     "auth": str,
+    "spread": flag,
     "sentinel_username": str,
     "sentinel_password": str,
 }
@@ -59,7 +60,11 @@ def connector(url: str, options: Mapping[str, Any]) -> tuple[Callable[[], Router
         return Router(_places(target, dialer, sentinel_user), dialer, server, limits, keep)
 
     address = target.address or dialer.address
-    return connect, {"server": server, "address": address, "spread": target.kind == "cluster", **settings}
+    spread = settings.pop("spread", False)
+    if spread and not target.kind:
+        address += f"{'&' if '?' in address else '?'}spread=true"
+    spread = spread or target.kind == "cluster"
+    return connect, {"server": server, "address": address, "spread": spread, **settings}
 
 
 def _places(target: Target, dialer: Dialer, sentinel_user: tuple[str | None, str | None]) -> Places:

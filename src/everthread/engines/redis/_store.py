@@ -10,13 +10,14 @@ from typing import Any, Final, Protocol, Self, cast
 import msgspec
 
 from everthread._extras import missing_extra
-from everthread.contract import SupportsDiagnosis
+from everthread.contract import SupportsDiagnosis, SupportsReconciling
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._rewriting import Rewriting
 from everthread.engines.redis import _scripts as scripts
 from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
 from everthread.engines.redis._keys import Names, ThreadNames
+from everthread.engines.redis._reconciling import relist
 from everthread.engines.redis._records import (
     ABSENT,
     CONFLICT,
@@ -41,6 +42,7 @@ from everthread.errors import (
 from everthread.model import (
     Appended,
     Document,
+    Drift,
     Fact,
     MessagePage,
     Rewrite,
@@ -77,7 +79,7 @@ class Link(Protocol):
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
 
 
-class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
+class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads on Redis (6.2 or newer) or Valkey, with no modules.
 
     The messages of a thread are a list at ``{prefix}:{thread_id}`` (of another tenant:
@@ -130,7 +132,8 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
                 default 30: how long calls wait for a new primary, with cluster and sentinels);
                 ``wait_replicas`` and ``wait_timeout`` (milliseconds, default 1000: a write counts as done when so
                 many replicas have it, else it raises `OutcomeUnknownError`); ``auth=entra`` (Microsoft Entra ID);
-                ``sentinel_username``, ``sentinel_password``. As a keyword only: ``credential_provider`` (redis-py's).
+                ``sentinel_username``, ``sentinel_password``; ``spread=true`` (one address stands for a whole cluster).
+                As a keyword only: ``credential_provider`` (redis-py's).
 
         Raises:
             ConfigurationError: The URL or an option is wrong.
@@ -186,6 +189,16 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
 
     def _translate(self, error: Exception) -> EverthreadError | None:
         return refused(self._server, error) if isinstance(error, ServerError) else None
+
+    async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
+        check_identifier(tenant, "tenant", may_be_empty=True)
+        if self._names.spread:
+            raise UnsupportedError("On a cluster, threads that no listing shows cannot be looked for.")
+        await self.open()
+        drift = await self._translated(
+            relist(self._names, tenant, self._linked().run, self._get_thread, mend=mend)
+        )
+        return (drift,) if drift.count else ()
 
     async def diagnose(self) -> tuple[Fact, ...]:
         # In a cluster, the server that would keep this thread answers for all.
