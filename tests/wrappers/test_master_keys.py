@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import cast
 
@@ -53,6 +54,8 @@ def test_the_environment_holds_keys(monkeypatch: pytest.MonkeyPatch, between: st
         f"k:{OLD.to_line().partition(':')[2][:-4]}!!!!",
         f"{OLD.to_line()}\n{OLD.to_line()}",
     ],
+    # The keys are made anew by each process, and test runners side by side must agree on the names.
+    ids=itertools.count(),
 )
 def test_what_is_no_key_is_told_without_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys"
