@@ -154,6 +154,7 @@ async def test_a_message_that_is_no_json_is_exported_as_it_is_and_refused_on_imp
     assert message_of(line) == spoilt
 
 
+@settings(deadline=None)
 @given(payloads())
 def test_payloads_come_back_byte_for_byte_and_stand_in_one_line(payload: bytes) -> None:
     message = Message(3, payload, "json", 5, 2)
@@ -163,6 +164,7 @@ def test_payloads_come_back_byte_for_byte_and_stand_in_one_line(payload: bytes) 
     assert message_of(decoded(data, "x", MessageLine)) == message
 
 
+@settings(deadline=None)
 @given(identifiers(), identifiers())
 def test_files_of_two_threads_never_have_the_same_name(one: str, other: str) -> None:
     names = {file_name(each, ".jsonl").lower() for each in (one, other)}
@@ -170,7 +172,7 @@ def test_files_of_two_threads_never_have_the_same_name(one: str, other: str) -> 
     assert all(len(name.encode()) <= 255 and not set(name) & set('/\\:*?"<>|\0') for name in names)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(identifiers())
 async def test_a_thread_of_any_name_comes_back(tmp_path: Path, thread_id: str) -> None:
     async with MemoryStore() as store, MemoryStore() as target:

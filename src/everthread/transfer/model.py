@@ -166,8 +166,7 @@ class Digest:
     def add(self, message: Message) -> None:
         """Takes in the next message."""
         payload = message.payload
-        self._content.update(b"%d %d %b\n" % (message.seq, len(payload), message.format.encode()))
-        self._content.update(payload)
+        self._content.update(b"%d %d %b\n%b" % (message.seq, len(payload), message.format.encode(), payload))
         if message.created_ms is None:
             self._is_timed = False
         else:

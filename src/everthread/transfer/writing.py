@@ -316,9 +316,14 @@ class _ThreadWriter:
 
 
 def _new_message(message: Message) -> NewMessage:
+    payload, name = message.payload, message.format
     try:
-        return codec.new_message(message.payload, format=message.format, created_at=message.created_at)
-    except InvalidMessageError as error:
+        # As codec.new_message does it, which would check the payload twice.
+        seen = codec.view_of(codec.decode(payload), name)
+        calls = tuple([call.id for call in seen.calls])
+        results = tuple([result.id for result in seen.results])
+        return NewMessage(payload, name, calls, results, message.created_at)
+    except (InvalidMessageError, CorruptRecordError) as error:
         raise InvalidMessageError(f"The message at position {message.seq} cannot be stored: {error}") from None
 
 
