@@ -80,6 +80,15 @@ async def test_a_named_store_knows_its_keys(tmp_path: Path, key_file: Path) -> N
     assert "Zürich" in command(tmp_path, "show", "@prod", "trip").stdout
 
 
+def test_what_is_said_to_the_client_is_encrypted_too(tmp_path: Path, key_file: Path) -> None:
+    chat = ("chat", "--store", f"sqlite:///{tmp_path}/threads.db", "--model", "offline")
+    run = piped("I am Ottilie\n", *chat, home=tmp_path, program=(PROGRAM,), EVERTHREAD_KEYRING=f"file:{key_file}")
+    assert run.returncode == 0, run.stderr
+    kept = b"".join(file.read_bytes() for file in tmp_path.glob("threads.db*"))
+    assert b"everthread-sealed" in kept
+    assert b"Ottilie" not in kept
+
+
 async def test_erasing_a_tenant_destroys_its_keys(tmp_path: Path, key_file: Path) -> None:
     url = f"sqlite:///{tmp_path}/threads.db"
     async with encrypted(url, key_file) as store:

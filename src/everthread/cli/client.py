@@ -13,12 +13,12 @@ from rich.text import Text
 
 from everthread.cli import rendering
 from everthread.cli.conversation import AGENT_NAME, Conversation, ModelError, ReplyStopped
+from everthread.cli.encryption import open_with_keys
 from everthread.cli.models import Model, choose_model
-from everthread.cli.stores import store_url, without_secrets
+from everthread.cli.stores import store_keyring, store_url, without_secrets
 from everthread.cli.terminal import Leave, Terminal
 from everthread.errors import EverthreadError, OutcomeUnknownError
 from everthread.model import Message, Thread
-from everthread.opening import open_store
 
 EXIT_INTERRUPTED = 130
 EXIT_FAILED = 1
@@ -57,7 +57,7 @@ async def _run(option: str | None, thread_id: str | None, model_option: str | No
     model = choose_model(model_option, os.environ, pace=WORD_PACE if terminal.is_interactive else 0)
     url = store_url(option, os.environ)
     try:
-        async with open_store(url) as store:
+        async with open_with_keys(url, store_keyring(option, os.environ)) as store:
             conversation = Conversation(store, model, max_messages=max_messages, thread_id=thread_id)
             return await _Client(conversation, terminal, model, url).run()
     except EverthreadError as error:

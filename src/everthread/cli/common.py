@@ -29,6 +29,7 @@ import click
 import msgspec
 
 from everthread._extras import import_extra
+from everthread.cli.encryption import open_with_keys
 from everthread.errors import EverthreadError, StoreUnavailableError, ThreadNotFoundError
 from everthread.model import ThreadKey
 
@@ -231,19 +232,9 @@ def run(work: Callable[..., Coroutine[Any, Any, T]], *places: Place) -> T:
 
 async def _with_stores(work: Callable[..., Coroutine[Any, Any, T]], places: Sequence[Place]) -> T:
     async with AsyncExitStack() as stack:
-        stores: list[Store] = [await stack.enter_async_context(_store_of(place)) for place in places]
+        opened = (open_with_keys(place.url, place.keyring) for place in places)
+        stores: list[Store] = [await stack.enter_async_context(store) for store in opened]
         return await work(*stores)
-
-
-def _store_of(place: Place) -> Store:
-    from everthread.opening import open_store
-
-    store = open_store(place.url)
-    if not place.keyring:
-        return store
-    from everthread.cli.encryption import with_keys
-
-    return with_keys(store, place.keyring)
 
 
 class CommandFailed(click.ClickException):

@@ -38,6 +38,14 @@ def check_keyring(text: str) -> None:
         raise ConfigurationError("A keyring is file:PATH or env:NAME, a file or variable that holds master keys.")
 
 
+def open_with_keys(url: str, keyring: str) -> Store:
+    """The store of a URL, encrypted with the keys that ``keyring`` names, if it names any."""
+    from everthread.opening import open_store
+
+    store = open_store(url)
+    return with_keys(store, keyring) if keyring else store
+
+
 def with_keys(store: Store, keyring: str, *, accept_plain: bool = False) -> Encrypted:
     """The store, encrypted with the keys that ``keyring`` names."""
     from everthread.wrappers.encrypted import Encrypted
