@@ -6,6 +6,8 @@ Where every append goes through stores that were opened with a `Retention`, that
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +18,9 @@ from everthread.errors import ConfigurationError, CorruptRecordError, ThreadNotF
 from everthread.model import Message, Thread, ThreadKey, check_count, to_milliseconds
 from everthread.spans import SpanReader, readable_view
 from everthread.threads import find_threads
+
+AT_ONCE = 8
+"""How many threads are looked at together: engines far away are waited for less, those on a disk write together."""
 
 
 class PrunePolicy(msgspec.Struct, frozen=True):
@@ -78,7 +83,7 @@ async def prune(
 ) -> AsyncIterator[Pruned]:
     """Holds a tenant's threads to a policy, the newest activity first; tells of every thread what went.
 
-    Stopped at any moment and run again, it ends where one undisturbed run would. Memory is bounded by a page. A
+    Stopped at any moment and run again, it ends where one undisturbed run would. Memory is bounded by pages. A
     thread costs a round trip only if it exceeds a limit or its age matters, and then what is dropped is read once.
 
     An append that runs at the same time is never lost, but for one: the append that comes in the moment
@@ -92,19 +97,32 @@ async def prune(
         dry_run: Change nothing; tell exactly what would go.
 
     Raises:
-        StoreUnavailableError: The store does not answer. What was told of is done.
+        StoreUnavailableError: The store does not answer. What was told of is done; a few more threads may be.
     """
     at = to_milliseconds(now or datetime.now(UTC))
     oldest = None if policy.max_age is None else at - policy.max_age // timedelta(milliseconds=1)
     last_active = None if policy.max_idle is None else at - policy.max_idle // timedelta(milliseconds=1)
-    async for thread in find_threads(store, tenant):
+
+    async def hold(thread: Thread) -> Pruned:
         try:
             if last_active is not None and 0 < thread.updated_ms < last_active:
-                yield await _forget(store, thread, dry_run=dry_run)
-            else:
-                yield await _shorten(store, thread, policy, oldest, dry_run=dry_run)
+                return await _forget(store, thread, dry_run=dry_run)
+            return await _shorten(store, thread, policy, oldest, dry_run=dry_run)
         except CorruptRecordError as error:
-            yield Pruned(thread.key, failure=str(error))
+            return Pruned(thread.key, failure=str(error))
+
+    under_way: deque[asyncio.Task[Pruned]] = deque()
+    try:
+        async for thread in find_threads(store, tenant):
+            under_way.append(asyncio.create_task(hold(thread)))
+            if len(under_way) >= AT_ONCE:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def _forget(store: Store, thread: Thread, *, dry_run: bool) -> Pruned:

@@ -259,6 +259,17 @@ async def test_stopped_at_any_write_and_run_again_it_ends_as_one_run(fault: Faul
     assert await everything(store) == await everything(undisturbed)
 
 
+async def test_a_run_that_is_left_in_the_middle_leaves_nothing_under_way() -> None:
+    store = MemoryStore()
+    for number in range(40):
+        await store.append(ThreadKey(f"t{number}"), [said("a"), said("b")])
+    outcomes = prune(store, PrunePolicy(max_messages=1))
+    assert (await anext(outcomes)).messages == 1
+    await outcomes.aclose()  # type: ignore[attr-defined]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert any(len(messages) == 2 for _, _, messages in (await everything(store)).values())
+
+
 @pytest.mark.parametrize(
     ("limits", "part"),
     [
