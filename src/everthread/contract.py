@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, Self
 from everthread.model import (
     Appended,
     Document,
+    Drift,
     Fact,
     Message,
     MessagePage,
@@ -266,6 +267,20 @@ class SupportsDiagnosis(ABC):
         """What is worth knowing, in an order for people. Costs a few round trips, whatever the store holds.
 
         What may not be asked (rights are missing) is a fact too, not an error.
+        """
+
+
+class SupportsReconciling(ABC):
+    """A store that can compare what it keeps twice (counts, indexes, companions) with the messages themselves."""
+
+    @abstractmethod
+    async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
+        """What has drifted apart; with ``mend`` it is put right. Messages are never changed.
+
+        It looks at everything, of this tenant or of all, so it takes its time.
+
+        Raises:
+            UnsupportedError: Not with these servers.
         """
 
 

@@ -305,6 +305,20 @@ class Fact(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
+class Drift(msgspec.Struct, frozen=True):
+    """Something that a store keeps twice and that does not fit any more.
+
+    Attributes:
+        what: In words, e.g. ``"threads that no listing shows"``.
+        count: How many of them.
+        mended: Whether they are put right now.
+    """
+
+    what: str
+    count: int
+    mended: bool = False
+
+
 class Page(msgspec.Struct, Generic[T], frozen=True):
     """A part of a list. ``cursor`` asks for the next part; ``None`` means that this was the last."""
 

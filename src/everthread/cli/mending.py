@@ -12,6 +12,7 @@ from everthread.cli.common import Output, Place, confirm, run
 
 if TYPE_CHECKING:
     from everthread.contract import Store
+    from everthread.model import Drift
     from everthread.repairing import Outcome
 
 COLUMNS = ("status", "thread", "position", "problem", "what is done")
@@ -22,15 +23,19 @@ def repair(place: Place, backup: Path | None, output: Output, *, yes: bool, dry_
     file = backup or Path(f"everthread-repair-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl")
     if file.exists():
         raise click.UsageError(f"{file} exists: a repair writes a backup of its own.")
+    drifts = run(lambda store: _reconcile(store, place, output, mend=False), place)
     found = run(lambda store: _repair(store, place, None, output), place)
     mendable = [outcome for outcome in found if any(problem.mend for problem in outcome.problems)]
-    if not found and not output.as_json:
+    if not (found or drifts) and not output.as_json:
         output.note("Nothing is wrong.")
-    if dry_run or not mendable:
-        return not found
-    confirm(f"Mend {len(mendable):,} threads? As they were they go to {file}.", yes=yes)
+    if dry_run or not (mendable or drifts):
+        return not (found or drifts)
+    confirm(f"Mend this? Threads whose messages change ({len(mendable):,}) go to {file} as they were.", yes=yes)
+    # First what is not listed: only then it can be looked through.
+    run(lambda store: _reconcile(store, place, output, mend=True), place)
     done = run(lambda store: _repair(store, place, file, output), place)
-    output.note(f"The threads as they were: {file}. To take it back: everthread doctor --undo {file}")
+    if file.exists():
+        output.note(f"The threads as they were: {file}. To take it back: everthread doctor --undo {file}")
     return all(outcome.status == "mended" and all(p.mend for p in outcome.problems) for outcome in done)
 
 
@@ -39,6 +44,23 @@ def undo(place: Place, backup: Path, output: Output, *, yes: bool) -> bool:
     confirm(f"Bring the threads in {backup} back as they were?", yes=yes)
     done = run(lambda store: _undo(store, backup, output), place)
     return all(outcome.status == "undone" for outcome in done)
+
+
+async def _reconcile(store: Store, place: Place, output: Output, *, mend: bool) -> tuple[Drift, ...]:
+    from everthread.contract import SupportsReconciling
+    from everthread.errors import UnsupportedError
+
+    if not isinstance(store, SupportsReconciling):
+        return ()
+    try:
+        drifts = await store.reconcile(place.tenant, mend=mend)
+    except UnsupportedError as error:
+        output.note(str(error))
+        return ()
+    for drift in drifts:
+        value = {"status": "mended" if mend else "found", "problem": drift.what, "count": drift.count}
+        output.result(f"{value['status']} {drift.count:,} {drift.what}", value)
+    return drifts
 
 
 async def _repair(store: Store, place: Place, backup: Path | None, output: Output) -> list[Outcome]:

@@ -38,6 +38,7 @@ from everthread.errors import (
     LimitExceededError,
     SchemaError,
     ThreadNotFoundError,
+    UnsupportedError,
 )
 from everthread.model import (
     Appended,
@@ -49,6 +50,7 @@ from everthread.model import (
     Thread,
     ThreadKey,
     Truncated,
+    check_identifier,
 )
 from everthread.retention import TurnLinks
 
@@ -195,9 +197,7 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
         if self._names.spread:
             raise UnsupportedError("On a cluster, threads that no listing shows cannot be looked for.")
         await self.open()
-        drift = await self._translated(
-            relist(self._names, tenant, self._linked().run, self._get_thread, mend=mend)
-        )
+        drift = await self._translated(relist(self._names, tenant, self._linked().run, self._get_thread, mend=mend))
         return (drift,) if drift.count else ()
 
     async def diagnose(self) -> tuple[Fact, ...]:

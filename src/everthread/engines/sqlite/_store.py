@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
 
-from everthread.contract import SupportsDiagnosis
+from everthread.contract import SupportsDiagnosis, SupportsReconciling
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
 from everthread.engines._rewriting import Rewriting
 from everthread.engines._search import Position, Searching
@@ -19,7 +19,18 @@ from everthread.engines.sqlite._reading import Reader
 from everthread.engines.sqlite._threads import Workers
 from everthread.engines.sqlite._writing import Writer
 from everthread.errors import ConfigurationError, EverthreadError
-from everthread.model import Appended, Document, Fact, MessagePage, Rewrite, SearchHit, Thread, ThreadKey, Truncated
+from everthread.model import (
+    Appended,
+    Document,
+    Drift,
+    Fact,
+    MessagePage,
+    Rewrite,
+    SearchHit,
+    Thread,
+    ThreadKey,
+    Truncated,
+)
 from everthread.settings import engine_options
 
 SYNCHRONOUS = ("full", "normal")
@@ -29,7 +40,7 @@ READERS = 4
 _LARGEST_MESSAGE = 900_000_000
 
 
-class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis):
+class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads in one SQLite file, which several processes of one machine may use at once.
 
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
@@ -156,6 +167,13 @@ class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis):
             # leaves the rest to the next search.
             while await self._writer.call(Writer.index_some):
                 pass
+
+    async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
+        """As `SupportsReconciling` says; of all tenants. Appends wait while it mends."""
+        drifts = await self._call(self._writer.call(Writer.reconcile, mend))
+        if mend:
+            await self._call(self._sweep())
+        return drifts
 
     async def diagnose(self) -> tuple[Fact, ...]:
         return await self._call(self._readers.call(facts))

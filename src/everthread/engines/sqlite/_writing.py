@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ParamSpec, Self, TypeVar
 
 from everthread.contract import REMEMBERED_APPENDS
@@ -18,6 +19,7 @@ from everthread.engines.sqlite._database import (
 )
 from everthread.engines.sqlite._location import url_of
 from everthread.engines.sqlite._reading import Log, Session
+from everthread.engines.sqlite._reconciling import reconcile
 from everthread.engines.sqlite._searching import indexed_words, mark_of
 from everthread.errors import (
     ConflictError,
@@ -25,7 +27,17 @@ from everthread.errors import (
     OutcomeUnknownError,
     ThreadNotFoundError,
 )
-from everthread.model import Appended, Document, Retention, Rewrite, Thread, ThreadKey, Truncated, to_milliseconds
+from everthread.model import (
+    Appended,
+    Document,
+    Drift,
+    Retention,
+    Rewrite,
+    Thread,
+    ThreadKey,
+    Truncated,
+    to_milliseconds,
+)
 from everthread.retention import MAX_OPEN_CALLS, Span, TurnLinks, add_span, resolve, safe_start, safe_stop
 
 # So many rows of deleted threads go with one transaction: a millisecond or so.
@@ -94,6 +106,10 @@ class Writer(Session):
     def index_some(self) -> bool:
         """Turns search on, and indexes some of the messages from before; says whether there are more."""
         return self._commit(self._index_some)
+
+    def reconcile(self, mend: bool) -> tuple[Drift, ...]:
+        """What has drifted apart, in one state of the file."""
+        return self._commit(partial(reconcile, self.db, mend=mend))
 
     # Transactions
 
