@@ -1,7 +1,7 @@
 """Measures `everthread threads` with 1,000 and with 100,000 threads in the store: python -m bench.listing
 
-The two are measured in turns, so that what else runs on the machine meets both. A page of 20 threads in this process, and the
-whole command with its start.
+A page of 20 threads in this process, and the whole command with its start. The two stores take turns, so
+that what else runs on the machine meets both.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ def time_commands(pair: tuple[str, str]) -> tuple[float, float]:
 
 def show(engine: str, what: str, medians: tuple[float, float], many: int) -> None:
     few, more = (median * 1000 for median in medians)
-    print(
-        f"{engine:7} {what:30} {FEW:,}: {few:7.2f} ms   {many:,}: {more:7.2f} ms   ratio {more / few:.2f}", flush=True
-    )
+    sizes = f"{FEW:,}: {few:7.2f} ms   {many:,}: {more:7.2f} ms"
+    print(f"{engine:7} {what:30} {sizes}   ratio {more / few:.2f}", flush=True)
 
 
 if __name__ == "__main__":
