@@ -297,6 +297,18 @@ async def test_a_writer_without_pause_does_not_keep_others_out() -> None:
         assert len({m.payload for m in await other.read(KEY)}) == (await other.read_last(KEY, 1)).next_seq
 
 
+async def test_a_result_is_not_cut_from_its_call_when_joined_objects_lie_between_them() -> None:
+    call, result = message(2, calls=("c",)), message(3, results=("c",))
+    turns = [[message(0), message(1), call], [result], [message(4)], [message(5)]]
+    for cut in range(6):
+        async with opened(MemoryStorage(), sizes=Sizes(full_messages=3)) as store, MemoryStore() as oracle:
+            for turn in turns:
+                await store.append(KEY, turn)
+                await oracle.append(KEY, turn)
+            await store.compact(KEY)
+            assert await store.truncate(KEY, start=cut) == await oracle.truncate(KEY, start=cut)
+
+
 # Lost answers
 
 
