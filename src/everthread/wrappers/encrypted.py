@@ -365,7 +365,8 @@ class Encrypted(ForwardingStore, SupportsShredding):
                 f"The {seal.kind}{where} of {seal.key} is not sealed by this release. If the store is only now being "
                 "encrypted, open it with accept_plain=True, and rewrap it."
             )
-        return seal.open(await self._keys.find(seal.key.tenant, key_id), token, where)
+        tenant = seal.key.tenant
+        return seal.open(self._keys.at_hand(tenant, key_id) or await self._keys.find(tenant, key_id), token, where)
 
 
 def _sealed_title(key: ThreadKey, data_key: DataKey, title: str) -> str:

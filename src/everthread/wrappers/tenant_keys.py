@@ -86,6 +86,10 @@ class TenantKeys:
             known = self._fresh(tenant) or await self._load(tenant) or await self._add(tenant, None)
             return known.current
 
+    def at_hand(self, tenant: str, key_id: str) -> DataKey | None:
+        """The key of an id, if it need not be looked up."""
+        return _of_id(self._fresh(tenant), key_id)
+
     async def find(self, tenant: str, key_id: str) -> DataKey:
         """The key of an id.
 
