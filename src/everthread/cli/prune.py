@@ -149,6 +149,8 @@ class _Report:
             raise click.exceptions.Exit(EXIT_FAILED)
 
     def _print_rows(self) -> None:
+        if not self._rows:
+            return
         self._output.rows(COLUMNS, [(_cells(pruned), _value(pruned)) for pruned in self._rows])
         self._rows.clear()
 
