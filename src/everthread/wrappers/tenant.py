@@ -196,7 +196,7 @@ class SearchableTenantStore(TenantStore, SupportsSearch):
 
 
 def view_of_tenant(store: Store, tenant: str, *, quota: Quota | None = None) -> TenantStore:
-    """The view of one tenant, with the abilities that the store has."""
+    """The view of one tenant; it searches if the store does. What is for operators is asked of the store itself."""
     kind = SearchableTenantStore if isinstance(store, SupportsSearch) else TenantStore
     return kind(store, tenant, quota=quota)
 
