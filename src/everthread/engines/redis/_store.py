@@ -10,13 +10,14 @@ from typing import Any, Final, Protocol, Self, cast
 import msgspec
 
 from everthread._extras import missing_extra
-from everthread.contract import SupportsDiagnosis
+from everthread.contract import SupportsDiagnosis, SupportsReconciling
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._rewriting import Rewriting
 from everthread.engines.redis import _scripts as scripts
 from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
 from everthread.engines.redis._keys import Names, ThreadNames
+from everthread.engines.redis._reconciling import relist
 from everthread.engines.redis._records import (
     ABSENT,
     CONFLICT,
@@ -37,16 +38,19 @@ from everthread.errors import (
     LimitExceededError,
     SchemaError,
     ThreadNotFoundError,
+    UnsupportedError,
 )
 from everthread.model import (
     Appended,
     Document,
+    Drift,
     Fact,
     MessagePage,
     Rewrite,
     Thread,
     ThreadKey,
     Truncated,
+    check_identifier,
 )
 from everthread.retention import TurnLinks
 
@@ -77,7 +81,7 @@ class Link(Protocol):
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
 
 
-class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
+class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads on Redis (6.2 or newer) or Valkey, with no modules.
 
     The messages of a thread are a list at ``{prefix}:{thread_id}`` (of another tenant:
@@ -187,6 +191,14 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis):
 
     def _translate(self, error: Exception) -> EverthreadError | None:
         return refused(self._server, error) if isinstance(error, ServerError) else None
+
+    async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
+        check_identifier(tenant, "tenant", may_be_empty=True)
+        if self._names.spread:
+            raise UnsupportedError("On a cluster, threads that no listing shows cannot be looked for.")
+        await self.open()
+        drift = await self._translated(relist(self._names, tenant, self._linked().run, self._get_thread, mend=mend))
+        return (drift,) if drift.count else ()
 
     async def diagnose(self) -> tuple[Fact, ...]:
         # In a cluster, the server that would keep this thread answers for all.
