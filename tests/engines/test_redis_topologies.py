@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
+import hiredis
 import pytest
 import redis as redis_py
 
@@ -398,6 +400,66 @@ async def test_appends_land_once_and_in_order_while_their_slot_moves_to_and_fro(
             await writing
             assert len(sent) == len(await texts(store))
         assert await texts(store) == sent
+
+
+@dataclass
+class Scripted:
+    """A server of a cluster that answers as the test says; signing in and the slots it answers by itself."""
+
+    port: int = 0
+    seen: list[list[bytes]] = field(default_factory=list)
+    writer: asyncio.StreamWriter | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests = hiredis.Reader()
+        own = {
+            b"HELLO": b"*2\r\n$7\r\nversion\r\n$3\r\n7.2\r\n",
+            b"CLIENT": b"+OK\r\n",
+            b"CLUSTER": b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % self.port,
+        }
+        while data := await reader.read(1 << 16):
+            requests.feed(data)
+            while (command := requests.gets()) is not False:
+                if command[0] in own:
+                    writer.write(own[command[0]])
+                else:
+                    self.writer = writer
+                    self.seen.append(command)
+        writer.close()
+
+    def answer(self, *replies: bytes) -> None:
+        assert self.writer is not None
+        self.writer.write(b"".join(reply + b"\r\n" for reply in replies))
+
+    def names(self) -> list[bytes]:
+        return [command[0] for command in self.seen]
+
+
+@contextlib.asynccontextmanager
+async def scripted() -> AsyncIterator[Scripted]:
+    server = Scripted()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    yield server
+    listening.close()
+
+
+async def test_what_is_redirected_does_not_overtake_what_the_old_server_has_yet_to_answer() -> None:
+    async with scripted() as old, scripted() as new, open_store(f"redis+cluster://127.0.0.1:{old.port}") as store:
+        moved = b"-MOVED %d 127.0.0.1:%d" % (ThreadNames("chat_messages", KEY, spread=True).slot, new.port)
+        appends = [asyncio.create_task(store.append(KEY, [said(text)])) for text in ("a", "b")]
+        await soon_or_late(lambda: old.names() == [b"EVALSHA"] * 2)
+        old.answer(moved)
+        # The store asks whether that server has come to all that was sent to it.
+        await soon_or_late(lambda: old.names() == [b"EVALSHA", b"EVALSHA", b"PING"])
+        appends.append(asyncio.create_task(store.append(KEY, [said("c")])))
+        await asyncio.sleep(0)
+        assert new.seen == []
+        old.answer(moved, b"+PONG")
+        await soon_or_late(lambda: len(new.seen) == 3)
+        assert [said(text).payload in command for text, command in zip("abc", new.seen, strict=True)] == [True] * 3
+        new.answer(*(b"*4\r\n:0\r\n:%d\r\n:%d\r\n:0" % (seq, seq + 1) for seq in range(3)))
+        assert [(await append).first_seq for append in appends] == [0, 1, 2]
 
 
 async def test_a_new_thread_waits_until_its_slot_has_moved(cluster: Cluster, prefix: str) -> None:
