@@ -16,6 +16,7 @@ def _url(kind: str, folder: Path, server: Server, prefix: str) -> str:
     return {
         "memory": "memory:",
         "sqlite": f"sqlite:///{folder / 'threads.db'}",
+        "folder": f"file://{folder}/objects",
         "redis": f"redis://127.0.0.1:{server.port}/0?prefix={prefix}",
     }[kind]
 
@@ -32,7 +33,7 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: 
     return _url(request.param, tmp_path, plain_redis_server, fresh_prefix)
 
 
-@pytest_asyncio.fixture(params=["memory", "sqlite", "redis"])
+@pytest_asyncio.fixture(params=["memory", "sqlite", "redis", "folder"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str
 ) -> AsyncIterator[Store]:
