@@ -130,8 +130,10 @@ async def test_chosen_threads_alone_are_copied(store: Store, target: Store) -> N
 
 
 async def test_a_thread_that_is_not_there_is_an_error(store: Store, target: Store) -> None:
+    await store.append(ThreadKey("here"), turn(0))
     with pytest.raises(ThreadNotFoundError, match="nowhere"):
-        await copy_threads(store, target, names=["nowhere"])
+        await copy_threads(store, target, names=["here", "nowhere"])
+    assert await everything(target) == {}
     with pytest.raises(InvalidIdentifierError):
         await copy_threads(store, target, names=[""])
 

@@ -138,6 +138,13 @@ async def test_files_of_threads_that_did_not_change_are_left_as_they_are(store: 
     assert changed == {folder / file_name(name, ".jsonl") for name in ("plain", "a", "A")}
 
 
+@pytest.mark.parametrize("format_name", ["jsonl", "html"])
+async def test_an_exported_file_is_readable_by_its_owner_alone(store: Store, tmp_path: Path, format_name: str) -> None:
+    await store.append(ThreadKey("a"), turn(0))
+    await export_threads(store, tmp_path / "x", format=format_name)  # type: ignore[arg-type]
+    assert (tmp_path / "x").stat().st_mode & 0o077 == 0
+
+
 async def test_an_unfinished_export_of_other_threads_is_not_gone_on_with(store: Store, tmp_path: Path) -> None:
     await store.append(ThreadKey("secret", "acme"), turn(0))
     await store.append(ThreadKey("plain"), turn(0))

@@ -173,10 +173,15 @@ def make_folder(folder: Path) -> None:
         raise ConfigurationError(f"The folder {folder} cannot be made: {error.strerror}.") from None
 
 
+def private(path: Path) -> Path:
+    """Makes the file, readable by its owner alone, if it is not there."""
+    path.touch(mode=0o600)
+    return path
+
+
 def _opened(part: Path) -> BufferedRandom:
     try:
-        part.touch(mode=0o600)
-        return part.open("r+b")
+        return private(part).open("r+b")
     except OSError as error:
         raise ConfigurationError(f"{part} cannot be written: {error.strerror}.") from None
 

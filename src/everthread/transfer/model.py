@@ -12,9 +12,9 @@ import msgspec
 
 from everthread.model import Message, ThreadKey
 
-Status = Literal["new", "extended", "updated", "unchanged", "ahead", "conflict", "failed", "missing"]
+Status = Literal["new", "extended", "updated", "unchanged", "ahead", "conflict", "failed"]
 
-PROBLEMS: frozenset[Status] = frozenset({"conflict", "failed", "missing"})
+PROBLEMS: frozenset[Status] = frozenset({"conflict", "failed"})
 
 
 class Heading(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class Outcome(msgspec.Struct, frozen=True):
         status: ``new``, ``extended`` (messages were added), ``updated`` (only title, metadata or
             documents), ``unchanged`` (all was there), ``ahead`` (the target has gone on by itself, and was
             left as it is), ``conflict`` (the target has another conversation of this name, which was left as
-            it is), ``failed``, ``missing`` (no such thread in the source).
+            it is), ``failed``.
         written: Messages that were written, or would be.
         present: Messages that were there already.
         documents: Documents that were written, or would be.

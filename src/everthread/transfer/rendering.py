@@ -17,7 +17,7 @@ from everthread import codec
 from everthread.codec import Media, View
 from everthread.errors import CorruptRecordError
 from everthread.model import Message
-from everthread.transfer.exporting import file_name, make_folder, sync
+from everthread.transfer.exporting import file_name, make_folder, private, sync
 from everthread.transfer.model import Outcome, Report, Watcher
 from everthread.transfer.sources import StoreSource, StoreThread
 
@@ -47,7 +47,7 @@ class Renderer(ABC):
 async def render_to_file(source: StoreSource, renderer: Renderer, path: Path, watcher: Watcher) -> Report:
     """Writes all threads into one file, which is there when it is complete."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with private(part).open("wb") as file:
         report = await render_to_stream(source, renderer, file, watcher)
         sync(file)
     part.replace(path)

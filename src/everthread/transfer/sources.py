@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -79,7 +80,12 @@ class StoreSource(Source):
         return blake2b(msgspec.json.encode(chosen), digest_size=16).hexdigest()
 
     async def open(self) -> None:
-        self.total = sum([0 if (found := await self._thread(name)) is None else found.count for name in self._exact])
+        self.total = 0
+        for name in self._exact:
+            found = await self._thread(name)
+            if found is None:
+                raise ThreadNotFoundError(f"There is no {ThreadKey(name, self._tenant)}.")
+            self.total += found.count
         if not self._lists:
             return
         async for page in self._listing(0):
@@ -92,12 +98,7 @@ class StoreSource(Source):
         self._names.close()
 
     async def threads(self) -> AsyncIterator[StoreThread]:
-        for name in self._exact:
-            found = await self._thread(name)
-            if found is None:
-                raise ThreadNotFoundError(f"There is no {ThreadKey(name, self._tenant)}.")
-            yield StoreThread(self._store, found)
-        for name in self._names:
+        for name in itertools.chain(self._exact, self._names):
             found = await self._thread(name)
             if found is not None:
                 yield StoreThread(self._store, found)
