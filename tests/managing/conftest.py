@@ -1,4 +1,4 @@
-"""A store of each of three engines, and URLs that several processes can open."""
+"""A store of each engine, and URLs that several processes can open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from everthread import Store, open_store
+from tests.postgres_server import fresh_url
 from tests.servers import Server
 
 
@@ -33,10 +34,16 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: 
     return _url(request.param, tmp_path, plain_redis_server, fresh_prefix)
 
 
-@pytest_asyncio.fixture(params=["memory", "sqlite", "redis", "folder"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str
-) -> AsyncIterator[Store]:
+@pytest.fixture(params=["memory", "sqlite", "redis", "folder", "postgres"])
+def every_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place of every kind."""
+    if request.param == "postgres":
+        return fresh_url(request.getfixturevalue("postgres"))
+    return _url(request.param, tmp_path, plain_redis_server, fresh_prefix)
+
+
+@pytest_asyncio.fixture
+async def store(every_url: str) -> AsyncIterator[Store]:
     """An open, empty store."""
-    async with open_store(_url(request.param, tmp_path, plain_redis_server, fresh_prefix)) as opened:
+    async with open_store(every_url) as opened:
         yield opened
