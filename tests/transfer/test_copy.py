@@ -19,7 +19,16 @@ from everthread.transfer.writing import AT_ONCE
 from tests.transfer.conversations import everything, fill, turn, until_idle
 
 
-async def test_a_copy_is_equal_on_every_pair_of_engines(store: Store, target: Store) -> None:
+async def test_every_engine_is_copied_to_and_from(any_store: Store) -> None:
+    async with open_store("memory:") as before, open_store("memory:") as after:
+        await fill(before)
+        assert (await copy_threads(before, any_store)).threads == {"new": 10}
+        assert (await copy_threads(before, any_store)).threads == {"unchanged": 10}
+        await copy_threads(any_store, after)
+        assert await everything(before) == await everything(any_store) == await everything(after)
+
+
+async def test_a_copy_is_equal(store: Store, target: Store) -> None:
     await fill(store)
     report = await copy_threads(store, target)
     assert report.is_complete

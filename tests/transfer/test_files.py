@@ -86,15 +86,17 @@ async def test_a_file_that_was_cut_off_is_refused_unless_it_ends_with_a_thread(t
         await export_threads(store, path)
     whole = path.read_bytes()
     second = whole.index(b'{"type":"thread"', whole.index(b'{"type":"end"'))
-    for length in range(whole.index(b"\n") + 1, len(whole)):
-        path.write_bytes(whole[:length])
-        async with open_store("memory:") as target:
-            if length in {whole.index(b"\n") + 1, second}:
-                assert (await import_threads(target, path)).is_complete
-                continue
+    ends = {whole.index(b"\n") + 1, second}
+    async with open_store("memory:") as target:
+        for length in set(range(whole.index(b"\n") + 1, len(whole))) - ends:
+            path.write_bytes(whole[:length])
             with pytest.raises(CorruptRecordError):
                 await import_threads(target, path)
-            assert await everything(target) == {}
+        assert await everything(target) == {}
+        for length in sorted(ends):
+            path.write_bytes(whole[:length])
+            assert (await import_threads(target, path)).is_complete
+        assert set(await everything(target)) == {"a"}
 
 
 async def test_a_file_of_a_newer_version_or_another_kind_is_refused(tmp_path: Path) -> None:
