@@ -83,8 +83,7 @@ class Cluster(Topology):
     """Three primaries with a third of the slots each, and a replica of each."""
 
     def is_whole(self) -> bool:
-        states = [ask(server.port, "CLUSTER", "INFO") for server in self.servers]
-        return super().is_whole() and all("cluster_state:ok" in str(state) for state in states)
+        return super().is_whole() and all(is_up(server) for server in self.servers)
 
     def owner(self, slot: int) -> Server:
         """The primary that has a slot."""
@@ -111,6 +110,21 @@ def redis_cluster(kind: str = "redis", *options: str) -> Iterator[Cluster]:
         cluster = Cluster(_url("redis+cluster", servers[:3]), servers)
         eventually(cluster.is_whole)
         yield cluster
+
+
+@contextlib.contextmanager
+def cluster_of_one(kind: str = "redis") -> Iterator[Server]:
+    """A server that is a whole cluster: it has all slots, and refuses scripts on keys of several."""
+    with _servers() as start:
+        server = start(kind, _cluster_port(), "--cluster-enabled", "yes")
+        ask(server.port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        eventually(lambda: is_up(server))
+        yield server
+
+
+def is_up(server: Server) -> bool:
+    """Whether a server of a cluster finds the cluster whole."""
+    return "cluster_state:ok" in str(ask(server.port, "CLUSTER", "INFO"))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import ssl
 import threading
@@ -34,7 +33,7 @@ from everthread import (
 from everthread.engines.redis import EntraCredentials, RedisStore
 from everthread.model import NewMessage
 from tests.engines.redis_fronts import front, make_certificate
-from tests.redis_topologies import ask, eventually, redis_cluster, redis_sentinels
+from tests.redis_topologies import ask, cluster_of_one, redis_cluster, redis_sentinels
 from tests.servers import Server, redis_server
 
 KEY = ThreadKey("conversation")
@@ -65,19 +64,11 @@ async def test_a_server_that_wants_a_certificate_of_its_clients_gets_it(
             await open_store(url, retries=0).open()
 
 
-@contextlib.contextmanager
-def _one_server_cluster() -> Iterator[Server]:
-    with redis_server("redis", "--cluster-enabled", "yes") as server:
-        ask(server.port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        eventually(lambda: "cluster_state:ok" in str(ask(server.port, "CLUSTER", "INFO")))
-        yield server
-
-
 async def test_servers_of_a_cluster_are_checked_by_the_name_that_the_url_has(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with _one_server_cluster() as server:
+    with cluster_of_one() as server:
         async with front(server.port, tls=context) as encrypting:
             # The server tells of itself by its number, as those of Azure do.
             await asyncio.to_thread(ask, server.port, "CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")

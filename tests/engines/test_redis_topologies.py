@@ -29,7 +29,17 @@ from everthread import (
 from everthread.engines.redis._keys import ThreadNames, slot_of
 from everthread.model import NewMessage
 from everthread.testing import CorruptibleHarness, CorruptionSuite, ProcessSuite, StoreContractSuite, UrlHarness
-from tests.redis_topologies import Cluster, Sentinels, Topology, ask, eventually, redis_cluster, redis_sentinels
+from tests.redis_topologies import (
+    Cluster,
+    Sentinels,
+    Topology,
+    ask,
+    cluster_of_one,
+    eventually,
+    is_up,
+    redis_cluster,
+    redis_sentinels,
+)
 from tests.servers import Server, free_port, redis_server
 
 KEY = ThreadKey("conversation")
@@ -538,15 +548,8 @@ async def test_a_server_of_a_cluster_that_is_named_as_a_single_one_says_what_to_
     assert "redis+cluster://" in str(answers[0])
 
 
-async def test_one_address_that_stands_for_a_cluster_is_used_with_the_index_apart(fresh_prefix: str) -> None:
-    # A cluster of one server: it has all slots, and refuses scripts on keys of several.
-    with redis_server("redis", "--cluster-enabled", "yes") as server:
-        ask(server.port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-
-        def is_up() -> bool:
-            return "state:ok" in str(ask(server.port, "CLUSTER", "INFO"))
-
-        await asyncio.to_thread(eventually, is_up)
+async def test_one_address_that_stands_for_a_cluster_is_used_with_the_index_apart() -> None:
+    with cluster_of_one() as server:
         url = f"redis://127.0.0.1:{server.port}/0"
         with pytest.raises(ConfigurationError, match="spread=true"):
             await open_store(url).append(KEY, [said("a")])
@@ -557,7 +560,7 @@ async def test_one_address_that_stands_for_a_cluster_is_used_with_the_index_apar
             assert [await texts(store, key) for key in keys] == [[said(str(i)).payload for i in range(5)]] * 20
             assert {thread.key for thread in await store.list_threads()} == set(keys)
             server.restart()
-            await asyncio.to_thread(eventually, is_up)
+            await asyncio.to_thread(eventually, lambda: is_up(server))
             assert await store.append(keys[0], [said("b")]) == Appended(5, 6)
             assert await store.delete_tenant("") == 20
 
