@@ -5,7 +5,7 @@ BETA := .venv-beta
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test check bench format clean
+.PHONY: help chat test campaign check bench format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -16,6 +16,9 @@ chat: $(VENV)/.chat ## Talk to an agent whose conversations outlive the process
 test: $(VENV)/.dev $(BETA)/.beta ## Run all tests, on real servers
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 	$(BETA)/bin/python -m pytest -n 4 --dist worksteal tests/beta
+
+campaign: $(VENV)/.dev ## Run all tests, and the whole kit over every front of every engine (an hour or so)
+	$(BIN)/python -m pytest -n 4 --dist worksteal --campaign
 
 check: $(VENV)/.dev ## Lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -275,6 +275,7 @@ def bouncer(postgres: PostgresServer) -> Iterator[PostgresServer]:
 
 
 @needs_pgbouncer
+@pytest.mark.campaign
 class TestPgBouncer(StoreContractSuite):
     """The whole kit through PgBouncer in transaction mode, where no two statements need share a connection."""
 

@@ -41,6 +41,7 @@ async def store(url: str) -> AsyncIterator[SearchingPostgresStore]:
         yield store
 
 
+@pytest.mark.campaign
 class TestGuaranteesWithSearchOn(StoreContractSuite):
     @pytest.fixture
     def harness(self, postgres: PostgresServer) -> UrlHarness:

@@ -107,6 +107,7 @@ class TestCluster(StoreContractSuite, ProcessSuite, CorruptionSuite):
         return TopologyHarness(cluster)
 
 
+@pytest.mark.campaign
 class TestSentinels(StoreContractSuite, ProcessSuite, CorruptionSuite):
     @pytest.fixture
     def harness(self, sentinels: Sentinels) -> TopologyHarness:

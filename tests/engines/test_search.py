@@ -219,6 +219,7 @@ def switched_on(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+@pytest.mark.campaign
 class TestSqliteWithAnIndex(StoreContractSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> UrlHarness:

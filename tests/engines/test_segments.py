@@ -55,6 +55,7 @@ class TestInMemory(StoreContractSuite):
         return SegmentHarness()
 
 
+@pytest.mark.campaign
 class TestWithoutMemoryOfItsOwn(StoreContractSuite):
     """Each call looks at the storage as a new process would."""
 
@@ -63,6 +64,7 @@ class TestWithoutMemoryOfItsOwn(StoreContractSuite):
         return SegmentHarness(fence=Fence(trust_s=0, grace_s=3600), cache_bytes=0)
 
 
+@pytest.mark.campaign
 class TestCompactingOften(StoreContractSuite):
     """Objects are joined again and again under everything that the suite does."""
 

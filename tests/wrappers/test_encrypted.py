@@ -51,6 +51,7 @@ class TestOverMemory(StoreContractSuite):
         return EncryptedHarness(memory_place, lambda store: store)
 
 
+@pytest.mark.campaign
 class TestOverSqlite(StoreContractSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:

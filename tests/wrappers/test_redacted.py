@@ -29,6 +29,7 @@ class TestOverMemory(StoreContractSuite):
         return WrappedHarness(memory_place, lambda store: Redacted(store, lambda text: text))
 
 
+@pytest.mark.campaign
 class TestOverSqlite(StoreContractSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:

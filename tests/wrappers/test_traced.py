@@ -67,6 +67,7 @@ class TestOverMemory(StoreContractSuite):
         return WrappedHarness(memory_place, Told().around)
 
 
+@pytest.mark.campaign
 class TestOverSqlite(StoreContractSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
