@@ -1,17 +1,14 @@
-"""Empty places on each of the engines."""
+"""The stores between which threads are moved."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
 from everthread import Store, open_store
-from tests.postgres_server import fresh_url
+from tests.places import empty_place
 
-_names = itertools.count()
 PAIRS = [("memory", "sqlite"), ("sqlite", "redis"), ("redis", "memory"), ("sqlite", "sqlite")]
 """Each engine is read and written; what is moved goes through the contract alone, so not every pair is needed."""
 
@@ -25,21 +22,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("store", ["memory", "sqlite", "redis"], indirect=True)
     elif "target" in metafunc.fixturenames:
         metafunc.parametrize("target", ["memory", "sqlite", "redis"], indirect=True)
-
-
-def empty_place(request: pytest.FixtureRequest, engine: str, options: str = "") -> str:
-    """The URL of an empty store."""
-    if engine == "memory":
-        return "memory:" + (f"?{options}" if options else "")
-    if engine == "postgres":
-        return fresh_url(request.getfixturevalue("postgres"))
-    if engine == "redis":
-        port = request.getfixturevalue("plain_redis_server").port
-        return f"redis://127.0.0.1:{port}?prefix=transfer{next(_names)}&{options}".rstrip("&")
-    folder: Path = request.getfixturevalue("tmp_path")
-    if engine == "objects":
-        return f"file://{folder}/objects{next(_names)}"
-    return f"sqlite:///{folder}/{next(_names)}.db?{options}".rstrip("?")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
