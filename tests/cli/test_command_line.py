@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from everthread.opening import open_store
 from tests.cli.driving import PROGRAM, environment, piped
 
 AZURE = {"AOAI_ENDPOINT": "https://x.example", "AOAI_DEPLOYMENT": "d"}
-HEAVY = ("agent_framework", "openai", "rich", "prompt_toolkit", "redis", "azure", "platformdirs", "sqlite3")
+HEAVY = ("asyncio", "agent_framework", "openai", "rich", "prompt_toolkit", "redis", "azure", "platformdirs", "sqlite3")
 
 
 def python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -44,17 +43,6 @@ def test_help_loads_no_framework_driver_or_terminal_library(arguments: tuple[str
     run = python(f"{code}; import json; print(json.dumps(sorted(sys.modules)), file=sys.stderr)", tmp_path)
     loaded = {name.partition(".")[0] for name in json.loads(run.stderr)}
     assert not loaded & set(HEAVY)
-
-
-def test_help_takes_less_than_200_ms_of_processor_time(tmp_path: Path) -> None:
-    def seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([PROGRAM, "--help"], capture_output=True, env=environment(tmp_path), check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    # Processor time, and the best of several: what else runs on the machine is not the question.
-    assert min(seconds() for _ in range(5)) < 0.2
 
 
 @pytest.mark.parametrize(

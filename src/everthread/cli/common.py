@@ -14,7 +14,6 @@ A command is written so::
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import sys
@@ -221,6 +220,9 @@ def run(work: Callable[..., Coroutine[Any, Any, T]], *places: Place) -> T:
 
     Errors become one line without secrets, with an exit status that tells scripts what happened.
     """
+    # Here, because --help loads this module and would take twice as long.
+    import asyncio
+
     try:
         return asyncio.run(_with_stores(work, places))
     except EverthreadError as error:

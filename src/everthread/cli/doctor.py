@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +77,8 @@ def doctor(
             else (mending.repair(place, backup, output, yes=yes, dry_run=dry_run))
         )
         raise click.exceptions.Exit(0 if is_well else EXIT_FAILED)
+    import asyncio
+
     facts = asyncio.run(_examine(place, output, write=not read_only))
     if any(fact.name == "connection" and fact.status == "error" for fact in facts):
         raise click.exceptions.Exit(EXIT_UNAVAILABLE)
