@@ -18,6 +18,7 @@ from everthread import (
     SchemaError,
     StoreUnavailableError,
     ThreadKey,
+    new_message,
     open_store,
 )
 from everthread.engines.sqlite import SqliteStore
@@ -278,3 +279,18 @@ def run_python(script: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+async def test_a_new_file_and_its_log_are_their_owners_alone(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/new.db") as store:
+        await store.append(ThreadKey("t"), [new_message({"role": "user", "content": "for my eyes"})])
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"new.db": 0o600, "new.db-wal": 0o600, "new.db-shm": 0o600}
+
+
+async def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "shared.db").touch(mode=0o640)
+    (tmp_path / "shared.db").chmod(0o660)
+    async with open_store(f"sqlite:///{tmp_path}/shared.db") as store:
+        await store.append(ThreadKey("t"), [new_message({"role": "user", "content": "for the team"})])
+    assert (tmp_path / "shared.db").stat().st_mode & 0o777 == 0o660

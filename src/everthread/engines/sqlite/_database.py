@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,7 +66,7 @@ def connect_writer(place: Place) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         wanted = ".".join(map(str, OLDEST_SQLITE))
         raise ConfigurationError(f"SQLite {wanted} or newer is needed; this Python has {sqlite3.sqlite_version}.")
-    _create_folder(place)
+    _create_file(place)
     # No waiting inside SQLite: see `patiently`.
     db = _connect(place, "rwc", 0)
     try:
@@ -156,12 +158,16 @@ def _name(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", type(error).__name__)
 
 
-def _create_folder(place: Place) -> None:
+def _create_file(place: Place) -> None:
+    """Makes the folder and an empty file if there is none: conversations are for their owner's eyes alone."""
     try:
         place.path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite would make it readable by others (its log takes over the mode). A file that is there keeps its mode.
+        with suppress(FileExistsError):
+            os.close(os.open(place.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise StoreUnavailableError(
-            f"The folder of {url_of(place.path)} cannot be created: {error.strerror or type(error).__name__}."
+            f"{url_of(place.path)} cannot be created: {error.strerror or type(error).__name__}."
         ) from None
 
 
