@@ -19,16 +19,20 @@ async def append_with_retries(
     key: ThreadKey,
     messages: Sequence[NewMessage],
     *,
+    append_id: str | None = None,
     retention: Retention | None = None,
     default_title: str | None = None,
 ) -> Appended:
     """Appends a turn that takes effect once, whichever of the attempts landed.
 
+    Args:
+        append_id: Names the turn also to other callers that may send it; a random one if not given.
+
     Raises:
         OutcomeUnknownError: The last attempt may have landed.
         StoreUnavailableError: The store did not answer, also when tried again.
     """
-    append_id = uuid4().hex
+    append_id = append_id or uuid4().hex
     for delay in (*RETRY_DELAYS, None):
         try:
             return await store.append(

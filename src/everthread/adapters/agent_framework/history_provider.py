@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,14 +12,15 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from everthread._extras import missing_extra
+from everthread.adapters._retrying import append_with_retries
 from everthread.adapters.agent_framework.messages import from_stored, to_new_message
 from everthread.adapters.agent_framework.replays import Replay, find_replay, is_transcript
 from everthread.adapters.agent_framework.sequence import valid_history
 from everthread.adapters.agent_framework.sessions import DEFAULT_SOURCE, SessionKeys, StoredSession
 from everthread.codec import shorten
 from everthread.contract import Store
-from everthread.errors import ConfigurationError, StoreUnavailableError, ThreadNotFoundError
-from everthread.model import MessagePage, NewMessage, Page, Retention, ThreadKey, check_count
+from everthread.errors import ConfigurationError, ThreadNotFoundError
+from everthread.model import MessagePage, Page, Retention, ThreadKey, check_count
 from everthread.opening import open_store
 from everthread.summaries import SUMMARY_DOCUMENT, Window
 
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from agent_framework import AgentSession, SupportsAgentRun
 
 TITLE_CHARACTERS = 80
-RETRY_DELAYS = (0.05, 0.25)
-"""Seconds before a save is tried again; then its error is raised."""
-
 MAX_LISTING_PAGES = 10
 """How many pages of the store one page of sessions looks through, where other sources' threads lie between."""
 
@@ -193,7 +190,9 @@ class EverthreadHistoryProvider(HistoryProvider):
             if all(message.message_id for message in messages):
                 # Ids make it the same turn whoever saves it, such as a caller that runs the agent again after a crash.
                 append_id = sha256(b"\n".join(message.payload for message in turn)).hexdigest()
-        await self._append(key, turn, append_id or uuid4().hex, _title(messages))
+        await append_with_retries(
+            self._store, key, turn, append_id=append_id, retention=self.retention, default_title=_title(messages)
+        )
 
     async def before_run(
         self, *, agent: SupportsAgentRun, session: AgentSession, context: SessionContext, state: dict[str, Any]
@@ -308,16 +307,6 @@ class EverthreadHistoryProvider(HistoryProvider):
         key = self._keys.key(context.session_id)
         page = await self._store.read_last(key, 2 * len(inputs))
         return find_replay(inputs, [from_stored(stored, key) for stored in page], complete=_is_complete(page))
-
-    async def _append(self, key: ThreadKey, turn: list[NewMessage], append_id: str, title: str | None) -> None:
-        for delay in (*RETRY_DELAYS, None):
-            try:
-                await self._store.append(key, turn, append_id=append_id, retention=self.retention, default_title=title)
-                return
-            except StoreUnavailableError:
-                if delay is None:
-                    raise
-                await asyncio.sleep(delay)
 
 
 def _checked_store(store: object) -> Store:
