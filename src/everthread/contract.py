@@ -44,8 +44,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from everthread.model import (
     Appended,
@@ -144,7 +145,7 @@ class Store(ABC):
             append_id: Makes the call safe to repeat: see *Retry-safe* above. A repeat returns what
                 the first call did, whatever else it is given.
             expected_seq: Append only if the thread's next position is this (0 for a new thread).
-            retention: Overrides the store's own for this append.
+            retention: Overrides the thread's own and the store's for this append.
             default_title: Becomes the thread's title if it has none.
 
         Raises:
@@ -172,7 +173,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
+    async def truncate(
+        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
+    ) -> Truncated:
         """Keeps only positions ``start`` ≤ seq < ``stop``, as a slice would, for good.
 
         ``start`` drops the head; ``stop`` drops the tail (undo). A tool result is never cut from
@@ -180,7 +183,15 @@ class Store(ABC):
         cut apart. Dropped positions are not given again. A ``start`` at or below the head drops nothing.
         Undo is activity; dropping the head alone is not.
 
+        Args:
+            key: The thread.
+            start: The first position to keep; ``None`` keeps the head.
+            stop: The position after the last to keep; ``None`` keeps the tail.
+            expected_seq: Truncate only if the thread's next position is this, so that no turn is dropped which
+                the caller has not seen.
+
         Raises:
+            ConflictError: ``expected_seq`` is not the next position, which the error carries.
             ThreadNotFoundError: There is no such thread.
         """
 
@@ -208,9 +219,20 @@ class Store(ABC):
         *,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        retention: Retention | Literal["inherit"] | None = None,
         expected_revision: int | None = None,
     ) -> Thread:
-        """Sets the title, replaces the metadata (a JSON object), or both; this is not activity.
+        """Sets the title, the metadata, the thread's own retention, or several at once; this is not activity.
+
+        Args:
+            key: The thread.
+            title: ``None`` leaves it.
+            metadata: A JSON object that takes the place of the former; ``None`` leaves it.
+            retention: Holds for each append that brings none of its own, before the store's. (So
+                ``Retention()`` keeps everything, whatever the store says.) ``"inherit"`` takes it away:
+                the store's holds again; ``None`` leaves it. Messages are trimmed from the next append on. The expiry
+                moves at once: to the last activity and ``expire_after`` of what now holds, which may be past.
+            expected_revision: Change it only if it has this revision.
 
         Raises:
             ThreadNotFoundError: There is no such thread.
@@ -219,8 +241,17 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def delete_thread(self, key: ThreadKey) -> bool:
-        """Forgets a thread, its documents and all else of it; says whether there was one."""
+    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
+        """Forgets a thread, its documents and all else of it; says whether there was one.
+
+        Args:
+            key: The thread.
+            expected_seq: Delete it only if its next position is this, so that no turn is lost which the
+                caller has not seen.
+
+        Raises:
+            ConflictError: ``expected_seq`` is not the next position, which the error carries.
+        """
 
     @abstractmethod
     async def delete_tenant(self, tenant: str) -> int:
@@ -318,6 +349,22 @@ class SupportsRewrite(ABC):
         Raises:
             InvalidMessageError: A new payload is not JSON in UTF-8, or ``changes`` are no `Rewrite` objects.
             LimitExceededError: A new payload, or their number, is larger than this engine stores.
+        """
+
+
+class SupportsImport(ABC):
+    """A store that can give a thread the times which it had elsewhere: for what copies threads and takes them in."""
+
+    @abstractmethod
+    async def restore_times(self, key: ThreadKey, *, created_at: datetime, updated_at: datetime) -> Thread:
+        """Sets when a thread was begun and last active, and with it its place among the others.
+
+        The time that was left until it expires counts from ``updated_at``. Its revision stays. Times are kept to
+        the millisecond, and are in UTC where they name no zone.
+
+        Raises:
+            ThreadNotFoundError: There is no such thread.
+            ConfigurationError: ``updated_at`` is before ``created_at``, or one of them is before 1970.
         """
 
 

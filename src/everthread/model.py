@@ -193,6 +193,34 @@ class MessagePage(msgspec.Struct, frozen=True):
         return self.messages[index]
 
 
+class Retention(msgspec.Struct, frozen=True):
+    """What the store may forget, applied in the same atomic step as each append.
+
+    Attributes:
+        max_messages: Keep at most so many of the newest messages. Fewer are kept where a tool
+            result would otherwise stand at the head without its call. 0 keeps nothing.
+        expire_after: Forget the whole thread when nothing has been appended for so long.
+
+    Raises:
+        ConfigurationError: A negative or non-integer ``max_messages``; an ``expire_after`` of less
+            than a millisecond.
+    """
+
+    max_messages: int | None = None
+    expire_after: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.max_messages, "max_messages", optional=True)
+        expire = self.expire_after
+        if expire is not None and (not isinstance(expire, timedelta) or expire < timedelta(milliseconds=1)):
+            raise ConfigurationError("expire_after must be a timedelta of at least a millisecond.")
+
+    @property
+    def expire_ms(self) -> int | None:
+        """``expire_after`` in whole milliseconds."""
+        return None if self.expire_after is None else self.expire_after // timedelta(milliseconds=1)
+
+
 class Thread(msgspec.Struct, frozen=True):
     """What the store knows of a thread without reading its messages.
 
@@ -202,6 +230,7 @@ class Thread(msgspec.Struct, frozen=True):
         updated_ms: The last append or undo (activity), in milliseconds since 1970.
         revision: Counts the changes of title and metadata made by ``update_thread``.
         expires_ms: When the whole thread will be forgotten, or ``None``.
+        retention: What was set on this thread by ``update_thread``; ``None`` where the store's holds.
     """
 
     key: ThreadKey
@@ -215,6 +244,7 @@ class Thread(msgspec.Struct, frozen=True):
     metadata: Mapping[str, object] = {}
     revision: int = 0
     expires_ms: int | None = None
+    retention: Retention | None = None
 
     @property
     def created_at(self) -> datetime:
@@ -330,34 +360,6 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
-
-
-class Retention(msgspec.Struct, frozen=True):
-    """What the store may forget, applied in the same atomic step as each append.
-
-    Attributes:
-        max_messages: Keep at most so many of the newest messages. Fewer are kept where a tool
-            result would otherwise stand at the head without its call. 0 keeps nothing.
-        expire_after: Forget the whole thread when nothing has been appended for so long.
-
-    Raises:
-        ConfigurationError: A negative or non-integer ``max_messages``; an ``expire_after`` of less
-            than a millisecond.
-    """
-
-    max_messages: int | None = None
-    expire_after: timedelta | None = None
-
-    def __post_init__(self) -> None:
-        check_count(self.max_messages, "max_messages", optional=True)
-        expire = self.expire_after
-        if expire is not None and (not isinstance(expire, timedelta) or expire < timedelta(milliseconds=1)):
-            raise ConfigurationError("expire_after must be a timedelta of at least a millisecond.")
-
-    @property
-    def expire_ms(self) -> int | None:
-        """``expire_after`` in whole milliseconds."""
-        return None if self.expire_after is None else self.expire_after // timedelta(milliseconds=1)
 
 
 def check_count(value: object, what: str, *, optional: bool = False, least: int = 0) -> None:

@@ -14,7 +14,7 @@ import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
@@ -54,6 +54,8 @@ class AppendRequest(msgspec.Struct, frozen=True):
     """One append as an engine gets it: checked, with an id, its links worked out.
 
     Attributes:
+        retention: What holds for this append, unless the thread has its own and ``overrides`` is false.
+        overrides: The caller gave the retention with this append, so it goes before the thread's own.
         now_ms: The time by this process's clock, for engines whose storage has no clock.
         is_new_id: The id was made for this append, so no earlier one can have had it.
     """
@@ -67,14 +69,35 @@ class AppendRequest(msgspec.Struct, frozen=True):
     default_title: str | None
     now_ms: int
     is_new_id: bool = False
+    overrides: bool = False
+
+    def retention_of(self, own: Retention | None) -> Retention:
+        """What holds for this append to a thread with the retention ``own``."""
+        return self.retention if self.overrides or own is None else own
 
 
 class ThreadChange(msgspec.Struct, frozen=True):
-    """What ``update_thread`` changes; ``metadata`` as JSON. ``None`` leaves a thing as it is."""
+    """What ``update_thread`` changes; ``metadata`` as JSON. ``None`` leaves a thing as it is.
+
+    Attributes:
+        store_retention: What holds for a thread that has none of its own.
+    """
 
     title: str | None
     metadata: bytes | None
     expected_revision: int | None
+    retention: Retention | Literal["inherit"] | None = None
+    store_retention: Retention = Retention()
+
+    @property
+    def own_retention(self) -> Retention | None:
+        """The thread's own after the change, where ``retention`` is given."""
+        return self.retention if isinstance(self.retention, Retention) else None
+
+    @property
+    def expire_ms(self) -> int | None:
+        """How long after its last activity the thread expires after the change, where ``retention`` is given."""
+        return (self.own_retention or self.store_retention).expire_ms
 
 
 class BaseEngine(Store):
@@ -180,6 +203,7 @@ class BaseEngine(Store):
             checked_title(default_title),
             int(self._clock() * 1000),
             append_id is None,
+            retention is not None,
         )
         await self._ready()
         return await self._translated(self._append_one(request))
@@ -197,12 +221,17 @@ class BaseEngine(Store):
         check_count(before, "before", optional=True)
         return await self._call(self._read_last(checked_key(key), count, before))
 
-    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
+    async def truncate(
+        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
+    ) -> Truncated:
         check_count(start, "start", optional=True)
         check_count(stop, "stop", optional=True)
+        check_count(expected_seq, "expected_seq", optional=True)
         if start is None and stop is None:
             raise ConfigurationError("truncate needs start (drop the head), stop (drop the tail), or both.")
-        return await self._call(self._truncate(checked_key(key), start or 0, stop))
+        if expected_seq is None:
+            return await self._call(self._truncate(checked_key(key), start or 0, stop))
+        return await self._call(self._truncate(checked_key(key), start or 0, stop, expected_seq))
 
     # Threads
 
@@ -224,14 +253,24 @@ class BaseEngine(Store):
         *,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        retention: Retention | Literal["inherit"] | None = None,
         expected_revision: int | None = None,
     ) -> Thread:
         check_count(expected_revision, "expected_revision", optional=True)
-        change = ThreadChange(checked_title(title), checked_metadata(metadata), expected_revision)
+        change = ThreadChange(
+            checked_title(title),
+            checked_metadata(metadata),
+            expected_revision,
+            retention if retention == "inherit" else checked_retention(retention),
+            self.retention,
+        )
         return await self._call(self._update_thread(checked_key(key), change))
 
-    async def delete_thread(self, key: ThreadKey) -> bool:
-        return await self._call(self._delete_thread(checked_key(key)))
+    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
+        check_count(expected_seq, "expected_seq", optional=True)
+        if expected_seq is None:
+            return await self._call(self._delete_thread(checked_key(key)))
+        return await self._call(self._delete_thread(checked_key(key), expected_seq))
 
     async def delete_tenant(self, tenant: str) -> int:
         check_identifier(tenant, "tenant", may_be_empty=True)
@@ -309,7 +348,9 @@ class BaseEngine(Store):
     async def _read_last(self, key: ThreadKey, count: int, before: int | None) -> MessagePage: ...
 
     @abstractmethod
-    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated: ...
+    async def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
+    ) -> Truncated: ...
 
     @abstractmethod
     async def _get_thread(self, key: ThreadKey) -> Thread | None: ...
@@ -322,7 +363,7 @@ class BaseEngine(Store):
     async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread: ...
 
     @abstractmethod
-    async def _delete_thread(self, key: ThreadKey) -> bool: ...
+    async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool: ...
 
     @abstractmethod
     async def _delete_tenant(self, tenant: str) -> int: ...

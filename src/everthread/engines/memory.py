@@ -13,6 +13,7 @@ import msgspec
 
 from everthread.contract import REMEMBERED_APPENDS, SupportsDiagnosis
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._importing import Importing
 from everthread.engines._rewriting import Rewriting
 from everthread.errors import ConfigurationError, ConflictError, EverthreadError, ThreadNotFoundError
 from everthread.model import (
@@ -45,6 +46,7 @@ class _Log:
     metadata: bytes = b"{}"
     revision: int = 0
     expires_ms: int | None = None
+    retention: Retention | None = None
     documents: dict[str, Document] = field(default_factory=dict[str, Document])
 
     @property
@@ -55,7 +57,7 @@ class _Log:
 Threads = dict[ThreadKey, _Log]
 
 
-class MemoryStore(Rewriting, Engine, SupportsDiagnosis):
+class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
     """Keeps threads in a dictionary.
 
     Args:
@@ -97,7 +99,7 @@ class MemoryStore(Rewriting, Engine, SupportsDiagnosis):
         if log is None:
             log = self._threads[request.key] = _Log(request.now_ms, request.now_ms)
         _write(log, request, first)
-        _trim(log, request.retention)
+        _trim(log, request.retention_of(log.retention))
         appended = Appended(first, log.next_seq)
         log.appends[request.append_id] = appended
         if len(log.appends) > REMEMBERED_APPENDS:
@@ -112,8 +114,11 @@ class MemoryStore(Rewriting, Engine, SupportsDiagnosis):
         found = [m for m in self._kept(key) if before is None or m.seq < before]
         return self._page(key, found[max(len(found) - count, 0) :])
 
-    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
+    async def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
+    ) -> Truncated:
         log = self._existing(key)
+        _expect(key, log, expected_seq)
         count = len(log.messages)
         _drop_head(log, start)
         if stop is not None and stop < log.next_seq:
@@ -151,13 +156,26 @@ class MemoryStore(Rewriting, Engine, SupportsDiagnosis):
             raise ConflictError(f"{key} has revision {log.revision}, not {change.expected_revision}.", log.revision)
         log.title = log.title if change.title is None else change.title
         log.metadata = log.metadata if change.metadata is None else change.metadata
+        if change.retention is not None:
+            log.retention = change.own_retention
+            log.expires_ms = None if change.expire_ms is None else log.updated_ms + change.expire_ms
         log.revision += 1
         return _thread(key, log)
 
-    async def _delete_thread(self, key: ThreadKey) -> bool:
-        existed = self._log(key) is not None
-        self._threads.pop(key, None)
-        return existed
+    async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
+        log = self._existing(key)
+        if log.expires_ms is not None:
+            log.expires_ms += updated_ms - log.updated_ms
+        log.created_ms, log.updated_ms = created_ms, updated_ms
+        return _thread(key, log)
+
+    async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
+        log = self._log(key)
+        if log is None:
+            return False
+        _expect(key, log, expected_seq)
+        del self._threads[key]
+        return True
 
     async def _delete_tenant(self, tenant: str) -> int:
         return sum([await self._delete_thread(key) for key in list(self._threads) if key.tenant == tenant])
@@ -229,7 +247,7 @@ def _write(log: _Log, request: AppendRequest, first: int) -> None:
     log.next_seq = first + len(request.messages)
     log.updated_ms = request.now_ms
     log.title = log.title if log.title is not None else request.default_title
-    expire = request.retention.expire_ms
+    expire = request.retention_of(log.retention).expire_ms
     log.expires_ms = None if expire is None else request.now_ms + expire
 
 
@@ -237,6 +255,11 @@ def _trim(log: _Log, retention: Retention) -> None:
     most = retention.max_messages
     if most is not None and len(log.messages) > most:
         _drop_head(log, log.messages[-most].seq if most else log.next_seq)
+
+
+def _expect(key: ThreadKey, log: _Log, expected_seq: int | None) -> None:
+    if expected_seq is not None and expected_seq != log.next_seq:
+        raise ConflictError(f"The next position of {key} is {log.next_seq}, not {expected_seq}.", log.next_seq)
 
 
 def _drop_head(log: _Log, start: int) -> None:
@@ -265,4 +288,5 @@ def _thread(key: ThreadKey, log: _Log) -> Thread:
         cast(Mapping[str, object], msgspec.json.decode(log.metadata)),
         log.revision,
         log.expires_ms,
+        log.retention,
     )

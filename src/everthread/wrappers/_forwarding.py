@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from everthread.contract import Store
 from everthread.model import (
@@ -97,8 +97,12 @@ class ForwardingStore(Store):
     async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
         return await self._around("read_last", lambda: self._inner.read_last(key, count, before=before))
 
-    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
-        return await self._around("truncate", lambda: self._inner.truncate(key, start=start, stop=stop))
+    async def truncate(
+        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
+    ) -> Truncated:
+        return await self._around(
+            "truncate", lambda: self._inner.truncate(key, start=start, stop=stop, expected_seq=expected_seq)
+        )
 
     async def get_thread(self, key: ThreadKey) -> Thread | None:
         return await self._around("get_thread", lambda: self._inner.get_thread(key))
@@ -112,15 +116,18 @@ class ForwardingStore(Store):
         *,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        retention: Retention | Literal["inherit"] | None = None,
         expected_revision: int | None = None,
     ) -> Thread:
         return await self._around(
             "update_thread",
-            lambda: self._inner.update_thread(key, title=title, metadata=metadata, expected_revision=expected_revision),
+            lambda: self._inner.update_thread(
+                key, title=title, metadata=metadata, retention=retention, expected_revision=expected_revision
+            ),
         )
 
-    async def delete_thread(self, key: ThreadKey) -> bool:
-        return await self._around("delete_thread", lambda: self._inner.delete_thread(key))
+    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
+        return await self._around("delete_thread", lambda: self._inner.delete_thread(key, expected_seq=expected_seq))
 
     async def delete_tenant(self, tenant: str) -> int:
         return await self._around("delete_tenant", lambda: self._inner.delete_tenant(tenant))

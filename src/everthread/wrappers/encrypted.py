@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import msgspec
 
@@ -171,8 +171,10 @@ class Encrypted(ForwardingStore, SupportsShredding):
     async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
         return await self._opened_page(key, await super().read_last(_checked(key), count, before=before))
 
-    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
-        return await super().truncate(_checked(key), start=start, stop=stop)
+    async def truncate(
+        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
+    ) -> Truncated:
+        return await super().truncate(_checked(key), start=start, stop=stop, expected_seq=expected_seq)
 
     # Threads
 
@@ -191,6 +193,7 @@ class Encrypted(ForwardingStore, SupportsShredding):
         *,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        retention: Retention | Literal["inherit"] | None = None,
         expected_revision: int | None = None,
     ) -> Thread:
         _checked(key)
@@ -200,12 +203,13 @@ class Encrypted(ForwardingStore, SupportsShredding):
             key,
             title=None if checked is None else _sealed_title(key, data_key, checked),
             metadata=None if encoded is None else {SEALED: Seal(key, "metadata").close(data_key, encoded)},
+            retention=retention,
             expected_revision=expected_revision,
         )
         return await self._opened_thread(changed)
 
-    async def delete_thread(self, key: ThreadKey) -> bool:
-        return await super().delete_thread(_checked(key))
+    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
+        return await super().delete_thread(_checked(key), expected_seq=expected_seq)
 
     async def delete_tenant(self, tenant: str) -> int:
         _check_tenant(tenant)

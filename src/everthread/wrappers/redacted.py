@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
@@ -76,12 +76,17 @@ class Redacted(ForwardingStore):
         *,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        retention: Retention | Literal["inherit"] | None = None,
         expected_revision: int | None = None,
     ) -> Thread:
         encoded = checked_metadata(metadata)
         redacted = None if encoded is None else _object(self._json(encoded))
         return await super().update_thread(
-            key, title=self._title(title), metadata=redacted, expected_revision=expected_revision
+            key,
+            title=self._title(title),
+            metadata=redacted,
+            retention=retention,
+            expected_revision=expected_revision,
         )
 
     async def put_document(

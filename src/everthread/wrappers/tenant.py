@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -129,8 +130,10 @@ class TenantStore(Store):
     async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
         return await self._inner.read_last(self._own(key), count, before=before)
 
-    async def truncate(self, key: ThreadKey, *, start: int | None = None, stop: int | None = None) -> Truncated:
-        return await self._inner.truncate(self._own(key), start=start, stop=stop)
+    async def truncate(
+        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
+    ) -> Truncated:
+        return await self._inner.truncate(self._own(key), start=start, stop=stop, expected_seq=expected_seq)
 
     # Threads
 
@@ -146,14 +149,15 @@ class TenantStore(Store):
         *,
         title: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        retention: Retention | Literal["inherit"] | None = None,
         expected_revision: int | None = None,
     ) -> Thread:
         return await self._inner.update_thread(
-            self._own(key), title=title, metadata=metadata, expected_revision=expected_revision
+            self._own(key), title=title, metadata=metadata, retention=retention, expected_revision=expected_revision
         )
 
-    async def delete_thread(self, key: ThreadKey) -> bool:
-        return await self._inner.delete_thread(self._own(key))
+    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
+        return await self._inner.delete_thread(self._own(key), expected_seq=expected_seq)
 
     async def delete_tenant(self, tenant: str) -> int:
         return await self._inner.delete_tenant(self._own_tenant(tenant))
