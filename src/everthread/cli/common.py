@@ -46,7 +46,8 @@ EXIT_UNAVAILABLE = 4
 EXIT_INTERRUPTED = 130
 EXIT_STATUSES = """\b
 Exit status: 0 done, 1 failed or declined, 2 wrong usage, 3 no such thread,
-4 the store could not be reached (try again), 130 after Ctrl-C.
+4 the store could not be reached (try again), 130 after Ctrl-C, 141 when nobody
+reads the output any more (| head).
 """
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is told where it cannot be drawn."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from everthread import __version__
 from everthread.errors import EverthreadError
+
+EXIT_PIPE_CLOSED = 141
+"""What a shell reports of a program that SIGPIPE ended, as it ends most others."""
 
 COMMANDS = {
     "chat": "everthread.cli.chat",
@@ -52,11 +59,54 @@ class LazyGroup(click.Group):
         module, _, name = place.partition(":")
         return getattr(import_module(module), name or cmd_name.replace("-", "_"))
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        # ``--help`` and ``--version`` print here.
+        with _failures_in_one_line():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _failures_in_one_line():
             return super().invoke(ctx)
-        except EverthreadError as error:
-            raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _failures_in_one_line() -> Generator[None]:
+    try:
+        yield
+        _flush(sys.stdout)
+    except EverthreadError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            # Such as a full disk behind ``>``. What could not be written is still in the buffer.
+            _discard(sys.stdout)
+            raise click.ClickException(f"{error.strerror or type(error).__name__}.") from error
+        raise _pipe_closed() from None
+    except SystemExit as end:
+        # Rich ends the program itself, with a status that would say that it failed.
+        if isinstance(end.__context__, BrokenPipeError):
+            raise _pipe_closed() from None
+        raise
+
+
+def _flush(stream: TextIO | None) -> None:
+    # Python gives a program whose output was closed before its start (``>&-``) no stream at all.
+    if stream is not None:
+        stream.flush()
+
+
+def _pipe_closed() -> click.exceptions.Exit:
+    """Who reads the output (``head``, ``less``) has seen enough: the end without a word, as of other tools."""
+    for stream in (sys.stdout, sys.stderr):
+        _discard(stream)
+    return click.exceptions.Exit(EXIT_PIPE_CLOSED)
+
+
+def _discard(stream: TextIO) -> None:
+    """Lets the interpreter, which flushes at its end, do so without another failure."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @click.group(
