@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import json
+import pkgutil
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Self
 
@@ -16,7 +18,16 @@ from everthread.contract import Store
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.errors import ConflictError, StoreUnavailableError
 from everthread.model import Page, Retention, ThreadKey
-from everthread.testing import Harness, ProcessHarness, ProcessSuite, SecretHarness, SecretSuite, StoreContractSuite
+from everthread.testing import (
+    Harness,
+    ProcessHarness,
+    ProcessSuite,
+    SecretHarness,
+    SecretSuite,
+    StoreContractSuite,
+    guarantees,
+)
+from everthread.testing.guarantees._base import GuaranteeTests
 from everthread.wrappers._forwarding import ForwardingStore
 
 
@@ -391,6 +402,19 @@ class TalkativeHarness(BrokenHarness, SecretHarness):
 def test_a_password_that_shows_is_caught() -> None:
     with pytest.raises(AssertionError):
         run_kit_test(SecretSuite, "test_no_repr_and_no_location_shows_the_secret", TalkativeHarness(Talkative), {})
+
+
+def test_no_two_guarantees_name_a_test_alike() -> None:
+    # In a class that joins their suites the one would silently take the other's place.
+    owners: dict[str, set[str]] = {}
+    for module in pkgutil.iter_modules(guarantees.__path__, f"{guarantees.__name__}."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(kind) and issubclass(kind, GuaranteeTests):
+                for name in vars(kind):
+                    owners.setdefault(name, set()).add(kind.__qualname__)
+    doubled = {name: who for name, who in owners.items() if name.startswith("test_") and len(who) > 1}
+    assert len(owners) > 200
+    assert doubled == {}
 
 
 def _limit(retention: Retention | None) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 
 from everthread.contract import Store
 from everthread.engines.memory import MemoryStore, Threads
-from everthread.testing import Harness, RewriteSuite, StoreContractSuite
+from everthread.testing import Harness, ImportSuite, RewriteSuite, StoreContractSuite
 
 
 class MemoryHarness(Harness):
@@ -22,7 +22,7 @@ class MemoryHarness(Harness):
         return type(self)()
 
 
-class TestMemory(StoreContractSuite, RewriteSuite):
+class TestMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return MemoryHarness()

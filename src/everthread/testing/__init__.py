@@ -15,7 +15,8 @@ An engine is tested by a subclass that says where to find an empty place:
 What not every engine can be asked is in suites of their own, so that nothing is skipped in silence:
 `ProcessSuite` for what outlives its process, `ServerSuite` for what is on a server, `CorruptionSuite` for
 places whose records a test can spoil, `SecretSuite` for what is reached with a password, `RewriteSuite` for what
-can rewrite. They take harnesses of the types that their names say.
+can rewrite, `ImportSuite` for what takes threads in with their times. They take harnesses of the types that their
+names say.
 
 The property tests and the state machine take a share of the ``max_examples`` of the Hypothesis profile in
 force (50 runs of the machine by default): load another profile for more.
@@ -34,6 +35,7 @@ pytest.register_assert_rewrite("everthread.testing.guarantees")
 from everthread.testing.faults import Fault, FaultyStore  # noqa: E402
 from everthread.testing.guarantees import (  # noqa: E402
     CorruptionSuite,
+    ImportSuite,
     ProcessSuite,
     RewriteSuite,
     SecretSuite,
@@ -68,6 +70,7 @@ __all__ = [
     "Fault",
     "FaultyStore",
     "Harness",
+    "ImportSuite",
     "ProcessHarness",
     "ProcessSuite",
     "RewriteSuite",

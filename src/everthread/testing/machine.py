@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
@@ -153,13 +153,37 @@ class StoreMachine(RuleBasedStateMachine):
         self._same(lambda store: store.truncate(key, start=start, stop=stop), which)
         self._compare_thread(key, which)
 
-    @rule(key=keys, title=_titles, metadata=_metadata, revision=st.none() | st.integers(0, 3), which=_which)
+    @rule(key=keys, stop=st.integers(0, 9), off_by=st.sampled_from([0, 0, 1, -1]), which=_which)
+    def truncate_at(self, key: ThreadKey, stop: int, off_by: int, which: int) -> None:
+        expected = max(0, self._runner.run(self._oracle.read_last(key, 0)).next_seq + off_by)
+        self._same(lambda store: store.truncate(key, stop=stop, expected_seq=expected), which)
+        self._compare_thread(key, which)
+
+    @rule(
+        key=keys,
+        title=_titles,
+        metadata=_metadata,
+        retention=_retentions | st.just("inherit"),
+        revision=st.none() | st.integers(0, 3),
+        which=_which,
+    )
     def update_thread(
-        self, key: ThreadKey, title: str | None, metadata: dict[str, object] | None, revision: int | None, which: int
+        self,
+        *,
+        key: ThreadKey,
+        title: str | None,
+        metadata: dict[str, object] | None,
+        retention: Retention | Literal["inherit"] | None,
+        revision: int | None,
+        which: int,
     ) -> None:
         self._same(
-            lambda store: store.update_thread(key, title=title, metadata=metadata, expected_revision=revision), which
+            lambda store: store.update_thread(
+                key, title=title, metadata=metadata, retention=retention, expected_revision=revision
+            ),
+            which,
         )
+        self._compare_thread(key, which)
 
     @rule(key=keys, name=_names, value=_values, revision=st.none() | st.integers(0, 2), which=_which)
     def put_document(self, key: ThreadKey, name: str, value: bytes, revision: int | None, which: int) -> None:
@@ -174,6 +198,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(key=keys, which=_which)
     def delete_thread(self, key: ThreadKey, which: int) -> None:
         self._same(lambda store: store.delete_thread(key), which)
+        self._compare_thread(key, which)
+
+    @rule(key=keys, off_by=st.sampled_from([0, 0, 1, -1]), which=_which)
+    def delete_thread_at(self, key: ThreadKey, off_by: int, which: int) -> None:
+        expected = max(0, self._runner.run(self._oracle.read_last(key, 0)).next_seq + off_by)
+        self._same(lambda store: store.delete_thread(key, expected_seq=expected), which)
         self._compare_thread(key, which)
 
     @rule(key=keys, which=_which)
@@ -241,7 +271,8 @@ def comparable(value: Any) -> object:
             return messages, value.head_seq, value.next_seq
         case Thread(key=key, count=count, size=size, title=title, metadata=metadata, revision=revision):
             ends = value.head_seq, value.next_seq
-            return key, count, size, ends, title, metadata, revision, value.expires_ms is not None
+            expires = value.expires_ms is not None
+            return key, count, size, ends, title, metadata, revision, expires, value.retention
         case Document():
             return value.name, value.value, value.revision
         case list() | tuple():

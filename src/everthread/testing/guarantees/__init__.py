@@ -4,14 +4,16 @@ from everthread.testing.guarantees.as_memory import AsMemory
 from everthread.testing.guarantees.atomic import Atomic
 from everthread.testing.guarantees.bounded import Bounded
 from everthread.testing.guarantees.cancelling import Cancelling
-from everthread.testing.guarantees.conflict_aware import ConflictAware
+from everthread.testing.guarantees.conflict_aware import ConflictAware, ConflictAwareDropping
 from everthread.testing.guarantees.corruption import AfterCorruption
 from everthread.testing.guarantees.discreet import Discreet, DiscreetAboutSecrets
 from everthread.testing.guarantees.documents import Documents, DocumentsProperties
 from everthread.testing.guarantees.expiry import Expiry
+from everthread.testing.guarantees.importing import Imports
 from everthread.testing.guarantees.isolated import Isolated, IsolatedProperties
 from everthread.testing.guarantees.lossless import Lossless, LosslessProperties
 from everthread.testing.guarantees.ordered import Ordered
+from everthread.testing.guarantees.own_retention import OwnExpiry, OwnRetention
 from everthread.testing.guarantees.ownership import HonestOwnership
 from everthread.testing.guarantees.processes import AcrossProcesses
 from everthread.testing.guarantees.retry_safe import RetrySafe
@@ -28,6 +30,7 @@ class StoreContractSuite(
     Ordered,
     RetrySafe,
     ConflictAware,
+    ConflictAwareDropping,
     Lossless,
     LosslessProperties,
     Bounded,
@@ -45,6 +48,8 @@ class StoreContractSuite(
     Documents,
     DocumentsProperties,
     Expiry,
+    OwnRetention,
+    OwnExpiry,
     AsMemory,
 ):
     """Everything that can be asked of any store. A subclass gives the fixture ``harness``."""
@@ -62,6 +67,10 @@ class CorruptionSuite(AfterCorruption):
     """What is asked when records were spoilt. ``harness`` gives a `CorruptibleHarness`."""
 
 
+class ImportSuite(Imports):
+    """What is asked of a store that takes threads in with their times. ``harness`` gives any `Harness`."""
+
+
 class RewriteSuite(Rewrites):
     """What is asked of a store that can rewrite payloads. ``harness`` gives any `Harness`."""
 
@@ -70,4 +79,12 @@ class SecretSuite(DiscreetAboutSecrets):
     """What is asked of a store that is given a secret. ``harness`` gives a `SecretHarness`."""
 
 
-__all__ = ["CorruptionSuite", "ProcessSuite", "RewriteSuite", "SecretSuite", "ServerSuite", "StoreContractSuite"]
+__all__ = [
+    "CorruptionSuite",
+    "ImportSuite",
+    "ProcessSuite",
+    "RewriteSuite",
+    "SecretSuite",
+    "ServerSuite",
+    "StoreContractSuite",
+]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
 from everthread.contract import Store
-from everthread.errors import ConflictError
-from everthread.model import Appended, Retention
+from everthread.errors import ConfigurationError, ConflictError, ThreadNotFoundError
+from everthread.model import Appended, Retention, Truncated
 from everthread.testing.guarantees._base import KEY, GuaranteeTests, payloads, said
 
 
@@ -65,3 +66,87 @@ class ConflictAware(GuaranteeTests):
         with pytest.raises(ConflictError) as caught:
             await store.append(KEY, [said("e")], expected_seq=3)
         assert caught.value.actual == 4
+
+
+class ConflictAwareDropping(GuaranteeTests):
+    """With ``expected_seq`` nothing is dropped that the caller has not seen."""
+
+    async def test_truncate_at_the_expected_position_is_done(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), said("b"), said("c")])
+        assert await store.truncate(KEY, stop=2, expected_seq=3) == Truncated(1, 0, 3)
+        assert await store.truncate(KEY, start=1, expected_seq=3) == Truncated(1, 1, 3)
+        assert await payloads(store) == [said("b").payload]
+
+    async def test_truncate_at_another_position_drops_nothing(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), said("b"), said("c")])
+        before = await store.get_thread(KEY)
+        for wrong in (0, 2, 4, 2**53 - 1):
+            with pytest.raises(ConflictError) as caught:
+                await store.truncate(KEY, start=1, stop=2, expected_seq=wrong)
+            assert caught.value.actual == 3
+        assert await store.get_thread(KEY) == before
+        assert len(await store.read(KEY)) == 3
+
+    async def test_delete_at_the_expected_position_is_done(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), said("b")])
+        assert await store.delete_thread(KEY, expected_seq=2) is True
+        assert await store.get_thread(KEY) is None
+        await store.put_document(KEY, "d", b"1")
+        assert await store.delete_thread(KEY, expected_seq=0) is True
+        assert await store.list_documents(KEY) == ()
+
+    async def test_delete_at_another_position_deletes_nothing(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), said("b")])
+        await store.put_document(KEY, "d", b"1")
+        before = await store.get_thread(KEY)
+        for wrong in (0, 1, 3):
+            with pytest.raises(ConflictError) as caught:
+                await store.delete_thread(KEY, expected_seq=wrong)
+            assert caught.value.actual == 2
+        assert await store.get_thread(KEY) == before
+        assert await store.list_documents(KEY) == ("d",)
+        assert [thread.key for thread in await store.list_threads(KEY.tenant)] == [KEY]
+
+    async def test_what_is_not_there_is_no_conflict(self, store: Store) -> None:
+        with pytest.raises(ThreadNotFoundError):
+            await store.truncate(KEY, stop=0, expected_seq=5)
+        assert await store.delete_thread(KEY, expected_seq=5) is False
+
+    async def test_no_turn_that_came_meanwhile_is_dropped(self, store: Store, other_store: Store) -> None:
+        await store.append(KEY, [said("first")])
+        dropped: list[int] = []
+
+        async def append() -> None:
+            for i in range(30):
+                await store.append(KEY, [said(f"{i}")])
+
+        async def undo() -> None:
+            # Undoes what it saw last; each time that succeeds, just that one message is gone.
+            for _ in range(30):
+                page = await other_store.read_last(KEY, 1)
+                try:
+                    done = await other_store.truncate(KEY, stop=page[0].seq, expected_seq=page.next_seq)
+                except (ConflictError, IndexError):
+                    continue
+                dropped.append(done.removed)
+
+        await asyncio.gather(append(), undo())
+        assert set(dropped) <= {1}
+        assert len(await store.read(KEY)) == 31 - len(dropped)
+
+    async def test_a_thread_that_goes_on_is_not_deleted(self, store: Store, other_store: Store) -> None:
+        await store.append(KEY, [said("a")])
+        seen = (await other_store.read_last(KEY, 0)).next_seq
+        await store.append(KEY, [said("b")])
+        with pytest.raises(ConflictError):
+            await other_store.delete_thread(KEY, expected_seq=seen)
+        assert await payloads(store) == [said("a").payload, said("b").payload]
+
+    async def test_positions_that_cannot_be_are_refused(self, store: Store) -> None:
+        await store.append(KEY, [said("a")])
+        for wrong in (-1, 2**53, "1", 1.0, True):
+            with pytest.raises(ConfigurationError):
+                await store.truncate(KEY, stop=0, expected_seq=cast(Any, wrong))
+            with pytest.raises(ConfigurationError):
+                await store.delete_thread(KEY, expected_seq=cast(Any, wrong))
+        assert len(await store.read(KEY)) == 1

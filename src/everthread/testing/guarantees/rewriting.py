@@ -118,7 +118,7 @@ class Rewrites(GuaranteeTests):
         done = await asyncio.gather(*(rewrite(both[i % 2], to(0, said("a"), said(str(i)))) for i in range(12)))
         assert sum(done) == 1
 
-    async def test_bad_input_is_refused(self, harness: Harness) -> None:
+    async def test_rewrites_that_cannot_be_are_refused(self, harness: Harness) -> None:
         async with harness.open(max_message_bytes=1000) as store:
             assert isinstance(store, SupportsRewrite)
             await store.append(KEY, [said("a")])
