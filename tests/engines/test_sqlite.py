@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from everthread import NewMessage, Retention, StoreUnavailableError, ThreadKey
+from everthread import CorruptRecordError, NewMessage, Retention, StoreUnavailableError, ThreadKey
 from everthread.contract import REMEMBERED_APPENDS
 from everthread.engines.sqlite import SqliteStore
 from everthread.engines.sqlite._database import Place, connect_reader, connect_writer
@@ -24,6 +24,7 @@ from everthread.testing import (
     CorruptibleHarness,
     CorruptionSuite,
     Harness,
+    ImportSuite,
     ProcessSuite,
     RewriteSuite,
     StoreContractSuite,
@@ -51,7 +52,7 @@ def harness(tmp_path: Path) -> SqliteHarness:
     return SqliteHarness(lambda: f"sqlite:///{tmp_path}/{next(names)}.db", synchronous="normal")
 
 
-class TestSqlite(StoreContractSuite, RewriteSuite):
+class TestSqlite(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, harness: SqliteHarness) -> Harness:
         return harness
@@ -366,3 +367,21 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         db.execute("DELETE FROM threads")
     db.close()
+
+
+async def test_an_own_retention_that_cannot_be_read_is_told_and_can_be_set_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with SqliteStore(path) as store:
+        await store.append(KEY, [NewMessage(b"1")])
+        for damaged in ("{", '{"max_messages": -1}', "[]"):
+            db = sqlite3.connect(path)
+            with db:
+                db.execute("UPDATE threads SET retention = ?", (damaged,))
+            db.close()
+            with pytest.raises(CorruptRecordError, match="retention"):
+                await store.get_thread(KEY)
+            with pytest.raises(CorruptRecordError, match="retention"):
+                await store.append(KEY, [NewMessage(b"2")])
+            own = Retention(max_messages=3)
+            assert (await store.update_thread(KEY, retention=own)).retention == own
+        assert (await store.append(KEY, [NewMessage(b"2")])).first_seq == 1

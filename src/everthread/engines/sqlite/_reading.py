@@ -13,8 +13,8 @@ from everthread.engines._search import Position, hit
 from everthread.engines.sqlite._database import Place, connect_reader
 from everthread.engines.sqlite._searching import match_of
 from everthread.engines.sqlite._sql import queries
-from everthread.errors import CorruptRecordError
-from everthread.model import MAX_SEQ, Document, Message, MessagePage, SearchHit, Thread, ThreadKey
+from everthread.errors import ConfigurationError, CorruptRecordError
+from everthread.model import MAX_SEQ, Document, Message, MessagePage, Retention, SearchHit, Thread, ThreadKey
 
 NO_PAGE = MessagePage((), 0, 0)
 
@@ -35,6 +35,7 @@ class Log(msgspec.Struct):
     title: str | None
     revision: int
     appends: int
+    retention: str | None
 
     def is_live(self, now_ms: int) -> bool:
         """Whether it has not expired."""
@@ -54,7 +55,21 @@ class Log(msgspec.Struct):
             _decoded(key, metadata),
             self.revision,
             self.expires_ms,
+            self.own_retention(key),
         )
+
+    def own_retention(self, key: ThreadKey) -> Retention | None:
+        """What was set on the thread itself.
+
+        Raises:
+            CorruptRecordError: It cannot be decoded.
+        """
+        if self.retention is None:
+            return None
+        try:
+            return msgspec.json.decode(self.retention, type=Retention)
+        except (msgspec.MsgspecError, ConfigurationError, TypeError):
+            raise CorruptRecordError(f"The retention of {key} cannot be read: set it anew.") from None
 
 
 def _decoded(key: ThreadKey, metadata: bytes | None) -> Mapping[str, object]:
@@ -76,6 +91,10 @@ class Session:
 
     def close(self) -> None:
         self.db.close()
+
+    def run(self, name: str, *arguments: object) -> sqlite3.Cursor:
+        """Runs a named statement."""
+        return self.db.execute(self.sql[name], arguments)
 
     def find(self, key: ThreadKey) -> Log | None:
         """A thread's row, expired or not."""

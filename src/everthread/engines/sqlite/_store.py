@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from everthread.contract import SupportsDiagnosis, SupportsReconciling
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._importing import Importing
 from everthread.engines._rewriting import Rewriting
 from everthread.engines._search import Position, Searching
 from everthread.engines.sqlite._database import Place, translate
@@ -40,7 +41,7 @@ READERS = 4
 _LARGEST_MESSAGE = 900_000_000
 
 
-class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis, SupportsReconciling):
+class SqliteStore(Searching, Rewriting, Importing, Engine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads in one SQLite file, which several processes of one machine may use at once.
 
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
@@ -110,8 +111,10 @@ class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis, SupportsRecon
     async def _read_last(self, key: ThreadKey, count: int, before: int | None) -> MessagePage:
         return await self._readers.call(Reader.read_last, key, count, before, self._now_ms())
 
-    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
-        return await self._writer.call(Writer.truncate, key, start, stop, self._now_ms())
+    async def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
+    ) -> Truncated:
+        return await self._writer.call(Writer.truncate, key, start, stop, expected_seq, self._now_ms())
 
     async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
         return await self._writer.call(Writer.rewrite, key, changes, self._now_ms())
@@ -125,8 +128,11 @@ class SqliteStore(Searching, Rewriting, Engine, SupportsDiagnosis, SupportsRecon
     async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
         return await self._writer.call(Writer.update_thread, key, change, self._now_ms())
 
-    async def _delete_thread(self, key: ThreadKey) -> bool:
-        existed = await self._writer.call(Writer.delete_thread, key, self._now_ms())
+    async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
+        return await self._writer.call(Writer.restore_times, key, created_ms, updated_ms, self._now_ms())
+
+    async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
+        existed = await self._writer.call(Writer.delete_thread, key, expected_seq, self._now_ms())
         await self._sweep()
         return existed
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ParamSpec, Self, TypeVar
 
+import msgspec
+
 from everthread.contract import REMEMBERED_APPENDS
 from everthread.engines._base import AppendRequest, ThreadChange
 from everthread.engines.sqlite._database import (
@@ -17,6 +19,7 @@ from everthread.engines.sqlite._database import (
     patiently,
     translate,
 )
+from everthread.engines.sqlite._garbage import ROWS_AT_ONCE, Garbage
 from everthread.engines.sqlite._location import url_of
 from everthread.engines.sqlite._reading import Log, Session
 from everthread.engines.sqlite._reconciling import reconcile
@@ -40,9 +43,6 @@ from everthread.model import (
 )
 from everthread.retention import MAX_OPEN_CALLS, Span, TurnLinks, add_span, resolve, safe_start, safe_stop
 
-# So many rows of deleted threads go with one transaction: a millisecond or so.
-_SWEEP_ROWS = 500
-_SWEEP_INTERVAL_MS = 1000
 # So many old messages, or about so many bytes of them, are indexed with one transaction.
 _INDEX_ROWS = 500
 _INDEX_BYTES = 4_000_000
@@ -56,8 +56,7 @@ class Writer(Session):
 
     def __init__(self, db: sqlite3.Connection, place: Place) -> None:
         super().__init__(db, place)
-        self._may_have_garbage = True
-        self._look_for_expired_at = 0
+        self._garbage = Garbage(self)
 
     @classmethod
     def open(cls, place: Place) -> Self:
@@ -75,8 +74,10 @@ class Writer(Session):
                 raise
             return [self._append_alone(request) for request in batch]
 
-    def truncate(self, key: ThreadKey, start: int, stop: int | None, now_ms: int) -> Truncated:
-        return self._commit(self._truncate, key, start, stop, now_ms)
+    def truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None, now_ms: int
+    ) -> Truncated:
+        return self._commit(self._truncate, key, start, stop, expected_seq, now_ms)
 
     def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite], now_ms: int) -> int:
         return self._commit(self._rewrite, key, changes, now_ms)
@@ -84,8 +85,11 @@ class Writer(Session):
     def update_thread(self, key: ThreadKey, change: ThreadChange, now_ms: int) -> Thread:
         return self._commit(self._update_thread, key, change, now_ms)
 
-    def delete_thread(self, key: ThreadKey, now_ms: int) -> bool:
-        return self._commit(self._delete_thread, key, now_ms)
+    def restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int, now_ms: int) -> Thread:
+        return self._commit(self._restore_times, key, created_ms, updated_ms, now_ms)
+
+    def delete_thread(self, key: ThreadKey, expected_seq: int | None, now_ms: int) -> bool:
+        return self._commit(self._delete_thread, key, expected_seq, now_ms)
 
     def delete_some_of_tenant(self, tenant: str, now_ms: int) -> tuple[int, bool]:
         """Deletes some threads; says how many had not expired, and whether there may be more."""
@@ -101,7 +105,7 @@ class Writer(Session):
 
     def sweep(self) -> bool:
         """Removes some of what deleted threads left; says whether there is more."""
-        return self._commit(self._sweep)
+        return self._commit(self._garbage.sweep)
 
     def index_some(self) -> bool:
         """Turns search on, and indexes some of the messages from before; says whether there are more."""
@@ -119,8 +123,7 @@ class Writer(Session):
             result = change(*args, **kwargs)
             self._end()
         except BaseException:
-            # What a rolled-back change knew of garbage is void.
-            self._may_have_garbage = True
+            self._garbage.was_rolled_back()
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             raise
@@ -139,7 +142,7 @@ class Writer(Session):
 
     def _append_all(self, batch: Sequence[AppendRequest]) -> list[Appended | EverthreadError]:
         results = [self._append(request) for request in batch]
-        self._keep_clean(batch[-1].now_ms)
+        self._garbage.tend(batch[-1].now_ms)
         return results
 
     def _append_alone(self, request: AppendRequest) -> Appended | EverthreadError:
@@ -166,25 +169,27 @@ class Writer(Session):
         # An id that nobody else has cannot come again: a transaction that failed left nothing.
         if not request.is_new_id and (earlier := self._remember(log, request, Appended(first, stop))):
             return earlier
+        retention = request.retention_of(log.own_retention(request.key))
         self._write(log, request, first)
-        self._trim(log, request.retention)
+        log.expires_ms = _after(log.updated_ms, retention)
+        self._trim(log, retention)
         self._save(log)
         return Appended(first, stop)
 
     def _remember(self, log: Log, request: AppendRequest, appended: Appended) -> Appended | None:
         """Keeps the append's id, or returns what an earlier append of this id did."""
         arguments = log.id, request.append_id, appended.first_seq, appended.next_seq
-        if not self._run("remember_append", *arguments).rowcount:
+        if not self.run("remember_append", *arguments).rowcount:
             return self._earlier(log, request)
         log.appends += 1
         if log.appends > 2 * REMEMBERED_APPENDS:
             # Seldom and many at once: the newest are found by looking at all.
-            self._run("forget_appends", log.id, REMEMBERED_APPENDS)
+            self.run("forget_appends", log.id, REMEMBERED_APPENDS)
             log.appends = REMEMBERED_APPENDS
         return None
 
     def _earlier(self, log: Log | None, request: AppendRequest) -> Appended | None:
-        row = None if log is None else self._run("find_append", log.id, request.append_id).fetchone()
+        row = None if log is None else self.run("find_append", log.id, request.append_id).fetchone()
         return None if row is None else Appended(*row, replayed=True)
 
     def _write(self, log: Log, request: AppendRequest, first: int) -> None:
@@ -202,14 +207,12 @@ class Writer(Session):
             for seq, new in enumerate(request.messages, first)
         ]
         self.db.executemany(self.sql["add_message"], rows)
-        if self._run("is_indexed").fetchone() is not None:
+        if self.run("is_indexed").fetchone() is not None:
             self._index(log, request, first)
-        expire = request.retention.expire_ms
         log.next_seq = first + len(rows)
         log.count += len(rows)
         log.size += sum(len(new.payload) for new in request.messages)
         log.updated_ms = request.now_ms
-        log.expires_ms = None if expire is None else request.now_ms + expire
         log.title = request.default_title if log.title is None else log.title
 
     def _link(self, log: Log, links: TurnLinks, first: int) -> set[int]:
@@ -225,26 +228,26 @@ class Writer(Session):
         if reaching_back:
             self._merge_spans(log, reaching_back)
         for call_id, at in links.open_calls:
-            self._run("add_open_call", log.id, call_id, first + at)
+            self.run("add_open_call", log.id, call_id, first + at)
         if links.open_calls:
-            self._run("forget_open_calls", log.id, MAX_OPEN_CALLS)
+            self.run("forget_open_calls", log.id, MAX_OPEN_CALLS)
         return tied
 
     def _take_open_calls(self, log: Log, links: TurnLinks) -> dict[str, int]:
         called: dict[str, int] = {}
         for call_id, _ in links.early_results:
             # Fetched to the end: only then the statement has run.
-            for (seq,) in self._run("take_open_call", log.id, call_id).fetchall():
+            for (seq,) in self.run("take_open_call", log.id, call_id).fetchall():
                 called[call_id] = seq
         return called
 
     def _merge_spans(self, log: Log, new: Sequence[Span]) -> None:
         lowest = min(lo for lo, _ in new)
-        spans = sorted(self._run("take_spans", log.id, lowest).fetchall(), key=lambda span: span[1])
+        spans = sorted(self.run("take_spans", log.id, lowest).fetchall(), key=lambda span: span[1])
         for span in new:
             add_span(spans, *span)
         for span in spans:
-            self._run("add_span", log.id, *span)
+            self.run("add_span", log.id, *span)
 
     # Cutting
 
@@ -255,15 +258,18 @@ class Writer(Session):
         # Counted from the head: what is passed over is what is then removed.
         self._drop_head(log, self._nth(log, log.head_seq, log.count - most))
 
-    def _truncate(self, key: ThreadKey, start: int, stop: int | None, now_ms: int) -> Truncated:
+    def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None, now_ms: int
+    ) -> Truncated:
         log = self._existing(key, now_ms)
+        _expect(key, log, expected_seq)
         count = log.count
         self._drop_head(log, min(start, log.next_seq))
         if stop is not None and stop < log.next_seq:
             stop = self._safe(log, stop, "ties_downward", -1, safe_stop)
             self._drop_messages(log, stop, log.next_seq)
-            self._run("drop_spans_from", log.id, stop)
-            self._run("drop_open_calls_from", log.id, stop)
+            self.run("drop_spans_from", log.id, stop)
+            self.run("drop_open_calls_from", log.id, stop)
         if stop is not None:
             log.updated_ms = now_ms
         self._save(log)
@@ -274,30 +280,30 @@ class Writer(Session):
             return
         start = self._safe(log, start, "ties_upward", 1, safe_start)
         self._drop_messages(log, log.head_seq, start)
-        self._run("drop_spans_below", log.id, start)
-        self._run("drop_open_calls_below", log.id, start)
+        self.run("drop_spans_below", log.id, start)
+        self.run("drop_open_calls_below", log.id, start)
 
     def _drop_messages(self, log: Log, start: int, stop: int) -> None:
-        sizes = self._run("drop_messages", log.id, start, stop).fetchall()
+        sizes = self.run("drop_messages", log.id, start, stop).fetchall()
         log.count -= len(sizes)
         log.size -= sum(size for (size,) in sizes)
         log.head_seq = self._nth(log, log.head_seq, 0) if log.count else log.next_seq
 
     def _nth(self, log: Log, start: int, skip: int) -> int:
         """The position of the message after the first ``skip`` from ``start`` on, or the next position."""
-        row = self._run("nth_message", log.id, start, skip).fetchone()
+        row = self.run("nth_message", log.id, start, skip).fetchone()
         return log.next_seq if row is None else row[0]
 
     def _safe(self, log: Log, cut: int, ties: str, step: int, beyond: Callable[[Sequence[Span], int], int]) -> int:
         """The nearest position, in the direction of ``step``, before which nothing is tied and no span reaches."""
         while True:
             free = self._untied(log, cut, ties, step)
-            cut = beyond(self._run("span_around", log.id, free).fetchall(), free)
+            cut = beyond(self.run("span_around", log.id, free).fetchall(), free)
             if cut == free:
                 return cut
 
     def _untied(self, log: Log, cut: int, ties: str, step: int) -> int:
-        rows = self._run(ties, log.id, cut)
+        rows = self.run(ties, log.id, cut)
         for seq, tied in rows:
             if seq != cut or not tied:
                 break
@@ -312,9 +318,9 @@ class Writer(Session):
         if log is None:
             return 0
         done = 0
-        is_indexed = self._run("is_indexed").fetchone() is not None
+        is_indexed = self.run("is_indexed").fetchone() is not None
         for change in changes:
-            for message, format in self._run("rewrite_message", change.new, log.id, change.seq, change.old).fetchall():
+            for message, format in self.run("rewrite_message", change.new, log.id, change.seq, change.old).fetchall():
                 done += 1
                 log.size += len(change.new) - len(change.old)
                 if is_indexed:
@@ -324,9 +330,9 @@ class Writer(Session):
 
     def _index_anew(self, key: ThreadKey, message: int, format: str, payload: bytes) -> None:
         # The old words go also where the new payload has none: it may have been sealed.
-        self._run("drop_words", message)
+        self.run("drop_words", message)
         if words := indexed_words(payload, format):
-            self._run("add_old_words", message, mark_of(key.tenant), words)
+            self.run("add_old_words", message, mark_of(key.tenant), words)
 
     # Threads
 
@@ -335,30 +341,44 @@ class Writer(Session):
         if change.expected_revision is not None and change.expected_revision != log.revision:
             raise ConflictError(f"{key} has revision {log.revision}, not {change.expected_revision}.", log.revision)
         if change.metadata is not None:
-            self._run("set_metadata", log.id, change.metadata)
+            self.run("set_metadata", log.id, change.metadata)
         log.title = log.title if change.title is None else change.title
+        if change.retention is not None:
+            own = change.own_retention
+            log.retention = None if own is None else msgspec.json.encode(own).decode()
+            log.expires_ms = _after(log.updated_ms, own or change.store_retention)
         log.revision += 1
-        self._run("save_description", log.title, log.revision, log.id)
+        self.run("save_description", log.title, log.revision, log.retention, log.expires_ms, log.id)
         return log.thread(key, self.metadata(log))
 
-    def _delete_thread(self, key: ThreadKey, now_ms: int) -> bool:
-        log = self.find(key)
-        if log is not None:
-            self._bury(log.id)
-        return log is not None and log.is_live(now_ms)
+    def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int, now_ms: int) -> Thread:
+        log = self._existing(key, now_ms)
+        if log.expires_ms is not None:
+            log.expires_ms += updated_ms - log.updated_ms
+        log.created_ms, log.updated_ms = created_ms, updated_ms
+        self.run("save_times", log.created_ms, log.updated_ms, log.expires_ms, log.id)
+        return log.thread(key, self.metadata(log))
+
+    def _delete_thread(self, key: ThreadKey, expected_seq: int | None, now_ms: int) -> bool:
+        log = self._live(key, now_ms)
+        if log is None:
+            return False
+        _expect(key, log, expected_seq)
+        self._garbage.bury(log.id)
+        return True
 
     def _delete_some_of_tenant(self, tenant: str, now_ms: int) -> tuple[int, bool]:
-        some = self._run("some_of_tenant", tenant, _SWEEP_ROWS).fetchall()
+        some = self.run("some_of_tenant", tenant, ROWS_AT_ONCE).fetchall()
         for log_id, _ in some:
-            self._bury(log_id)
+            self._garbage.bury(log_id)
         live = sum(expires_ms is None or expires_ms > now_ms for _, expires_ms in some)
-        return live, len(some) == _SWEEP_ROWS
+        return live, len(some) == ROWS_AT_ONCE
 
     def _live(self, key: ThreadKey, now_ms: int) -> Log | None:
         log = self.find(key)
         if log is None or log.is_live(now_ms):
             return log
-        self._bury(log.id)
+        self._garbage.bury(log.id)
         return None
 
     def _existing(self, key: ThreadKey, now_ms: int) -> Log:
@@ -368,12 +388,12 @@ class Writer(Session):
         return log
 
     def _begin(self, key: ThreadKey, now_ms: int) -> Log:
-        added = self._run("begin_thread", key.tenant, key.thread_id, now_ms, now_ms)
+        added = self.run("begin_thread", key.tenant, key.thread_id, now_ms, now_ms)
         assert added.lastrowid is not None
-        return Log(added.lastrowid, 0, 0, 0, 0, now_ms, now_ms, None, None, 0, 0)
+        return Log(added.lastrowid, 0, 0, 0, 0, now_ms, now_ms, None, None, 0, 0, None)
 
     def _save(self, log: Log) -> None:
-        self._run(
+        self.run(
             "save_thread",
             log.head_seq,
             log.next_seq,
@@ -398,12 +418,12 @@ class Writer(Session):
             raise ConflictError(f"Document {name!r} of {key} has revision {revision}.", revision)
         if log is None:
             log = self._begin(key, now_ms)
-        self._run("put_document", log.id, name, value, revision + 1, now_ms)
+        self.run("put_document", log.id, name, value, revision + 1, now_ms)
         return Document(name, value, revision + 1, now_ms)
 
     def _delete_document(self, key: ThreadKey, name: str, now_ms: int) -> bool:
         log = self._live(key, now_ms)
-        return log is not None and self._run("drop_document", log.id, name).rowcount > 0
+        return log is not None and self.run("drop_document", log.id, name).rowcount > 0
 
     # The index for search
 
@@ -416,58 +436,28 @@ class Writer(Session):
         self.db.executemany(self.sql["add_words"], [row for row in rows if row[1]])
 
     def _index_some(self) -> bool:
-        progress = self._run("index_progress").fetchone() or self._run("begin_index").fetchall()[0]
+        progress = self.run("index_progress").fetchone() or self.run("begin_index").fetchall()[0]
         indexed_to, upto = progress
         if indexed_to >= upto:
             return False
         left, size, done = _INDEX_ROWS, 0, upto
-        found = self._run("next_to_index", indexed_to, upto, _INDEX_ROWS)
+        found = self.run("next_to_index", indexed_to, upto, _INDEX_ROWS)
         for at, tenant, format, payload in found:
             if words := indexed_words(payload, format):
-                self._run("add_old_words", at, mark_of(tenant), words)
+                self.run("add_old_words", at, mark_of(tenant), words)
             left, size = left - 1, size + len(payload)
             if not left or size >= _INDEX_BYTES:
                 done = at
                 break
         found.close()
-        self._run("indexed_to", done)
+        self.run("indexed_to", done)
         return done < upto
 
-    # What deleted and expired threads leave
 
-    def _bury(self, log_id: int) -> None:
-        self._run("bury_thread", log_id)
-        self._run("drop_thread", log_id)
-        self._may_have_garbage = True
+def _expect(key: ThreadKey, log: Log, expected_seq: int | None) -> None:
+    if expected_seq is not None and expected_seq != log.next_seq:
+        raise ConflictError(f"The next position of {key} is {log.next_seq}, not {expected_seq}.", log.next_seq)
 
-    def _keep_clean(self, now_ms: int) -> None:
-        if now_ms >= self._look_for_expired_at:
-            self._look_for_expired_at = now_ms + _SWEEP_INTERVAL_MS
-            for (log_id,) in self._run("some_expired", now_ms, _SWEEP_ROWS).fetchall():
-                self._bury(log_id)
-        if self._may_have_garbage:
-            self._may_have_garbage = self._sweep()
 
-    def _sweep(self) -> bool:
-        """Removes at most about `_SWEEP_ROWS` messages; says whether anything may be left."""
-        left = _SWEEP_ROWS
-        while left > 0:
-            found = self._run("some_garbage").fetchone()
-            if found is None:
-                return False
-            left -= self._sweep_thread(found[0], left)
-        return True
-
-    def _sweep_thread(self, log_id: int, most: int) -> int:
-        removed = 0
-        for part in ("sweep_messages", "sweep_spans", "sweep_documents"):
-            if removed < most:
-                removed += self._run(part, log_id, most - removed).rowcount
-        if removed < most:
-            for part in ("sweep_appends", "sweep_open_calls", "sweep_metadata", "sweep_done"):
-                self._run(part, log_id)
-        # Counts as work also where nothing was left, so that many empty threads are not swept at once.
-        return removed + 1
-
-    def _run(self, name: str, *arguments: object) -> sqlite3.Cursor:
-        return self.db.execute(self.sql[name], arguments)
+def _after(updated_ms: int, retention: Retention) -> int | None:
+    return None if retention.expire_ms is None else updated_ms + retention.expire_ms

@@ -2,14 +2,14 @@
 
 -- name: find_thread
 -- A thread's row, also if it has expired.
-SELECT id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends
+SELECT id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends, retention
 FROM threads
 WHERE tenant = ? AND thread_id = ?;
 
 -- name: list_first
 -- The first page of a tenant's threads, the newest activity first.
 SELECT
-    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends,
+    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends, retention,
     thread_id, (SELECT value FROM metadata WHERE thread = threads.id)
 FROM threads
 WHERE tenant = ? AND (expires_ms IS NULL OR expires_ms > ?)
@@ -19,7 +19,7 @@ LIMIT ?;
 -- name: list_after
 -- The page that follows a thread's time and id.
 SELECT
-    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends,
+    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends, retention,
     thread_id, (SELECT value FROM metadata WHERE thread = threads.id)
 FROM threads
 WHERE tenant = ? AND (expires_ms IS NULL OR expires_ms > ?) AND (updated_ms, thread_id) < (?, ?)
@@ -47,7 +47,11 @@ WHERE id = ?;
 
 -- name: save_description
 -- What update_thread changes of a thread, beside its metadata.
-UPDATE threads SET title = ?, revision = ? WHERE id = ?;
+UPDATE threads SET title = ?, revision = ?, retention = ?, expires_ms = ? WHERE id = ?;
+
+-- name: save_times
+-- What restore_times changes of a thread.
+UPDATE threads SET created_ms = ?, updated_ms = ?, expires_ms = ? WHERE id = ?;
 
 -- name: add_message
 -- One message, whose position must be new.
