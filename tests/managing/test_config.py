@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everthread import ConfigurationError
+from everthread import ConfigurationError, ThreadKey, new_message, open_store
 from everthread.cli.common import find_place
+from everthread.cli.durations import LONGEST, duration_of, in_words
 from everthread.cli.group import everthread
 from everthread.cli.named_stores import NamedStore, NamedStores, as_toml, check_name, load, save
 
@@ -102,6 +106,49 @@ def test_a_whole_url_comes_from_the_environment_or_a_command(monkeypatch: pytest
     assert "u:p" not in run("config", "show").output
 
 
+async def _kept(url: str, thread_id: str) -> tuple[int, float | None]:
+    async with open_store(url) as store:
+        thread = await store.get_thread(ThreadKey(thread_id))
+    assert thread is not None
+    expires = None if thread.expires_ms is None else (thread.expires_ms - thread.updated_ms) / 1000
+    return thread.count, expires
+
+
+def test_what_a_named_store_keeps_holds_for_what_is_written_there(config: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/small.db?max_message_bytes=1000"
+
+    async def write() -> None:
+        async with open_store(url) as store:
+            for number in range(5):
+                await store.append(ThreadKey("trip"), [new_message({"role": "user", "content": str(number)})])
+
+    asyncio.run(write())
+    assert run("config", "add", "small", url, "--max-messages", "3", "--expire-after", "336h").exit_code == 0
+    assert run("config", "show").stdout.endswith("\t3 messages, 2w\n")
+    assert run("fork", "@small", "trip", "--as", "other").exit_code == 0
+    assert asyncio.run(_kept(url, "trip")) == (5, None)
+    assert asyncio.run(_kept(url, "other")) == (3, 14 * 86_400)
+    assert load(config).get("small").expire_after == "2w"
+
+
+@pytest.mark.usefixtures("config")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("memory:", "--max-messages", "-1"), "max-messages"),
+        (("memory:", "--expire-after", "soon"), "no span of time"),
+        (("memory:", "--expire-after", "0d"), "no span of time"),
+        (("memory:?max_messages=5", "--max-messages", "7"), "twice"),
+    ],
+    ids=["count", "words", "zero", "twice"],
+)
+def test_what_cannot_be_kept_is_refused_when_it_is_named(options: tuple[str, ...], says: str) -> None:
+    result = run("config", "add", "small", *options)
+    assert result.exit_code != 0
+    assert says in result.stderr
+    assert load().stores == {}
+
+
 @pytest.mark.usefixtures("config")
 def test_the_environment_can_name_a_store_too(monkeypatch: pytest.MonkeyPatch) -> None:
     save(NamedStores({"a": NamedStore("memory:", tenant="acme")}))
@@ -135,6 +182,10 @@ def test_a_secret_that_cannot_be_had_says_why(store: NamedStore, says: str) -> N
         '[stores.a]\nurl = "redis://h"\npassword_env = "X"\npassword_command = ["y"]',
         '[stores.a]\nurl = "no scheme"',
         '[stores.a]\nurl = "memory:"\nunknown = 1',
+        '[stores.a]\nurl = "memory:"\nmax_messages = -1',
+        '[stores.a]\nurl = "memory:"\nmax_messages = true',
+        '[stores.a]\nurl = "memory:"\nexpire_after = "soon"',
+        '[stores.a]\nurl = "memory:"\nexpire_after = 90',
         "not toml",
     ],
 )
@@ -159,8 +210,18 @@ def test_the_file_can_be_read_by_its_owner_alone(config: Path) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
-@given(st.lists(texts, min_size=1), texts)
-def test_what_is_saved_is_what_is_loaded(words: list[str], tenant: str) -> None:
-    store = NamedStore(url_command=("echo", *words), password_env="a", tenant=tenant)
-    text = as_toml(NamedStores({"a-b_1": store}))
-    assert tomllib.loads(text)["stores"]["a-b_1"]["url_command"] == ["echo", *words]
+@given(st.lists(texts, min_size=1), texts, st.none() | st.integers(0, 2**53 - 1))
+def test_what_is_saved_is_what_is_loaded(words: list[str], tenant: str, most: int | None) -> None:
+    store = NamedStore(url_command=("echo", *words), password_env="a", tenant=tenant, max_messages=most)
+    saved = tomllib.loads(as_toml(NamedStores({"a-b_1": store})))
+    assert msgspec.convert(saved, NamedStores).get("a-b_1") == store
+
+
+@given(
+    st.timedeltas(timedelta(seconds=1), timedelta(days=9_000)).map(
+        lambda span: timedelta(seconds=span // timedelta(seconds=1))
+    )
+)
+def test_a_duration_in_words_is_the_same_duration(duration: timedelta) -> None:
+    words = in_words(duration)
+    assert len(words) > LONGEST or duration_of(words) == duration

@@ -22,12 +22,13 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, S
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import click
 import msgspec
 
 from everthread._extras import import_extra
+from everthread.cli.durations import duration_of
 from everthread.cli.encryption import open_with_keys
 from everthread.errors import EverthreadError, StoreUnavailableError, ThreadNotFoundError
 from everthread.model import ThreadKey
@@ -180,14 +181,12 @@ class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - gene
     """A span of time in words: ``30s``, ``90m``, ``24h``, ``7d``, ``2w``."""
 
     name = "age"
-    _units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        text = str(value)
-        unit = self._units.get(text[-1:])
-        if unit is None or not text[:-1].isdecimal() or len(text) > 6:
-            self.fail(f"{text!r} is no span of time: 30s, 90m, 24h, 7d and 2w are.", param, ctx)
-        return timedelta(**{unit: int(text[:-1])})
+        try:
+            return duration_of(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Tag(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic only in the newest click

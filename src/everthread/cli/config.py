@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from everthread.cli import named_stores
-from everthread.cli.common import Output, json_option
+from everthread.cli.common import Age, Output, json_option
+from everthread.cli.durations import in_words
 
 if TYPE_CHECKING:
     from everthread.cli.named_stores import NamedStore
@@ -19,6 +21,7 @@ Examples:
   everthread config add prod rediss://app@cache.example:6380/0 --password-env PROD_PASSWORD
   everthread config add prod rediss://app@cache.example:6380/0 --password-command 'pass show redis'
   everthread config add acme --url-env ACME_STORE --for-tenant acme
+  everthread config add small redis://localhost:6379/0 --max-messages 500 --expire-after 90d
   everthread config show
   everthread threads @prod
 
@@ -53,9 +56,9 @@ def show(name: str | None, as_json: bool) -> None:
     if not chosen and not as_json:
         output.note(f"No stores are named yet in {named_stores.config_path()}: see everthread config add --help")
     output.rows(
-        ("name", "store", "secret from", "tenant"),
+        ("name", "store", "secret from", "tenant", "keeps"),
         [
-            ((f"@{known}", _where(store), _secret(store), store.tenant), _value(known, store))
+            ((f"@{known}", _where(store), _secret(store), store.tenant, _keeps(store)), _value(known, store))
             for known, store in chosen.items()
         ],
     )
@@ -70,6 +73,8 @@ def show(name: str | None, as_json: bool) -> None:
 @click.option("--password-command", metavar="COMMAND", default="", help="The command that prints it.")
 @click.option("--for-tenant", metavar="NAME", default="", help="Whose threads @NAME means, unless --tenant is given.")
 @click.option("--keyring", metavar="WHERE", default="", help="Where its keys are: file:PATH or env:NAME.")
+@click.option("--max-messages", type=click.IntRange(min=0), metavar="N", help="How many messages a thread keeps.")
+@click.option("--expire-after", type=Age(), metavar="AGE", help="Forget threads without activity for so long: 90d.")
 @click.option("--replace", is_flag=True, help="Replace the store of this name, if there is one.")
 def add(
     *,
@@ -81,12 +86,26 @@ def add(
     password_command: str,
     for_tenant: str,
     keyring: str,
+    max_messages: int | None,
+    expire_after: timedelta | None,
     replace: bool,
 ) -> None:
-    """Name a store."""
+    """Name a store.
+
+    With --max-messages and --expire-after, what commands append there is kept so, unless a thread has a retention of
+    its own. Programs that open the store give theirs.
+    """
     name = named_stores.check_name(name.removeprefix("@"))
     store = named_stores.NamedStore(
-        url or "", url_env, _words(url_command), password_env, _words(password_command), for_tenant, keyring
+        url or "",
+        url_env,
+        _words(url_command),
+        password_env,
+        _words(password_command),
+        for_tenant,
+        keyring,
+        max_messages,
+        "" if expire_after is None else in_words(expire_after),
     )
     store.check()
     found = named_stores.load()
@@ -126,6 +145,11 @@ def _where(store: NamedStore) -> str:
 
 def _secret(store: NamedStore) -> str:
     return f"${store.password_env}" if store.password_env else shlex.join(store.password_command)
+
+
+def _keeps(store: NamedStore) -> str:
+    messages = "" if store.max_messages is None else f"{store.max_messages:,} messages"
+    return ", ".join(filter(None, (messages, store.expire_after)))
 
 
 def _value(name: str, store: NamedStore) -> dict[str, object]:

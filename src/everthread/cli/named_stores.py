@@ -4,6 +4,8 @@
     url = "rediss://app@cache.example:6380/0"
     password_env = "PROD_REDIS_PASSWORD"      # or password_command = ["pass", "show", "redis"]
     tenant = "acme"
+    max_messages = 500                        # what is kept: see docs/operating.md
+    expire_after = "90d"
 
 The whole URL can be a reference too: ``url_env`` or ``url_command``. Nothing heavy is imported at the
 top, since every command may load this.
@@ -22,10 +24,11 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from everthread.cli.durations import duration_of
 from everthread.cli.encryption import check_keyring
 from everthread.errors import ConfigurationError
-from everthread.model import check_identifier
-from everthread.settings import mask_url, scheme_of
+from everthread.model import Retention, check_identifier
+from everthread.settings import engine_options, mask_url, scheme_of
 
 COMMAND_SECONDS = 60.0
 """How long a command that prints a secret may take: it may ask the user to unlock something."""
@@ -44,6 +47,8 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         password_command: The command that prints it. It is run without a shell.
         tenant: Whose threads, unless a command says otherwise.
         keyring: Where the keys of an encrypted store are: ``file:PATH`` or ``env:NAME``.
+        max_messages: How many of its newest messages a thread keeps that has no retention of its own.
+        expire_after: After how long without activity such a thread is forgotten: ``90d``.
     """
 
     url: str = ""
@@ -53,6 +58,21 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     password_command: tuple[str, ...] = ()
     tenant: str = ""
     keyring: str = ""
+    max_messages: int | None = None
+    expire_after: str = ""
+
+    @property
+    def retention(self) -> Retention:
+        """What is kept.
+
+        Raises:
+            ConfigurationError: A limit is wrong.
+        """
+        try:
+            expire_after = duration_of(self.expire_after) if self.expire_after else None
+        except ValueError as error:
+            raise ConfigurationError(f"expire_after: {error}") from None
+        return Retention(self.max_messages, expire_after)
 
     def check(self) -> None:
         """Refuses what cannot be meant, and secrets in plain text.
@@ -65,10 +85,12 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         if self.password_env and self.password_command:
             raise ConfigurationError("A named store has one of password_env and password_command, not both.")
         check_identifier(self.tenant, "tenant", may_be_empty=True)
+        retention = self.retention
         if self.keyring:
             check_keyring(self.keyring)
         if self.url:
             scheme_of(self.url)
+            engine_options(with_retention(self.url, retention), {})
             if mask_url(self.url) != self.url:
                 raise ConfigurationError(
                     "The URL holds a password or key, and the configuration keeps none: leave it out and give "
@@ -76,15 +98,15 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 )
 
     def full_url(self, environ: Mapping[str, str]) -> str:
-        """The URL with its secret, fetched now.
+        """The URL with its secret, fetched now, and with the retention as its options.
 
         Raises:
             ConfigurationError: The variable is not set, or the command fails.
         """
         url = self.url or _secret("url", self.url_env, self.url_command, environ)
-        if not (self.password_env or self.password_command):
-            return url
-        return _with_password(url, _secret("password", self.password_env, self.password_command, environ))
+        if self.password_env or self.password_command:
+            url = _with_password(url, _secret("password", self.password_env, self.password_command, environ))
+        return with_retention(url, self.retention)
 
 
 class NamedStores(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,6 +159,17 @@ def load(path: Path | None = None) -> NamedStores:
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ConfigurationError) as error:
         raise ConfigurationError(f"The configuration {path} is wrong: {error}") from None
     return found
+
+
+def with_retention(url: str, retention: Retention) -> str:
+    """The URL with the limits of a retention as options that every engine knows."""
+    expire = retention.expire_after
+    limits = {
+        "max_messages": retention.max_messages,
+        "expire_after": None if expire is None else f"{expire.total_seconds():.0f}",
+    }
+    options = "&".join(f"{name}={value}" for name, value in limits.items() if value is not None)
+    return f"{url}{'&' if '?' in url else '?'}{options}" if options else url
 
 
 def check_name(name: str) -> str:
