@@ -63,7 +63,11 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Format(Protocol):
-    """A module or object that understands one family of payloads."""
+    """A module or object that understands one family of payloads.
+
+    It may have ``LINK_MARKS``, a tuple of bytes: a payload that makes or answers tool calls holds one of them, unless
+    letters of it are escaped. That spares decoding all others when they are moved.
+    """
 
     def matches(self, value: Mapping[str, object]) -> bool:
         """Whether a decoded payload is of this format."""
@@ -135,8 +139,9 @@ def new_message(
         InvalidMessageError: It cannot be stored losslessly.
     """
     if isinstance(value, bytes):
-        # The constructor refuses what is not JSON, before anything is decoded.
-        payload, decoded = NewMessage(value).payload, _decode_new(value)
+        if format is not None and _has_no_links(value, format):
+            return NewMessage(value, format, created_at=created_at)
+        payload, decoded = value, _decode_new(value)
     else:
         payload, decoded = encode(value), value
     name = format or recognise(decoded)
@@ -178,6 +183,8 @@ def view(message: Message, key: ThreadKey | None = None) -> View:
 
 def as_object(value: object) -> Mapping[str, object]:
     """The JSON object, or an empty one for anything else: for formats, which ignore what they do not know."""
+    if type(value) is dict:
+        return cast(dict[str, object], value)
     return cast(Mapping[str, object], value) if isinstance(value, Mapping) else {}
 
 
@@ -200,7 +207,18 @@ def shorten(text: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
+def _has_no_links(payload: bytes, format: str) -> bool:
+    """Whether it is certain, without decoding, that no tool call is made or answered."""
+    marks = cast(tuple[bytes, ...], getattr(_format(format), "LINK_MARKS", ())) if format in _formats else ()
+    return bool(marks) and b"\\u" not in payload and not any(mark in payload for mark in marks)
+
+
 def _decode_new(payload: bytes) -> object:
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Refuses what is not JSON, and says why.
+        NewMessage(payload)
     try:
         return decode(payload)
     except CorruptRecordError:

@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis.strategies import booleans, sampled_from
 
 from everthread.codec import (
     View,
@@ -180,3 +182,38 @@ def test_a_title_is_the_first_line_of_the_first_user() -> None:
     assert title_from([]) is None
     assert shorten("x" * 100, 10) == "x" * 9 + "…"
     assert len(shorten("word " * 1000, 80)) <= 80
+
+
+_LINKED: list[tuple[str, dict[str, Any]]] = [
+    ("agent-framework", {"contents": [{"type": "function_call", "call_id": "c"}]}),
+    ("agent-framework", {"contents": [{"type": "function_result", "call_id": "c"}]}),
+    ("agent-framework", {"contents": [{"type": "function_approval_request", "id": "c"}]}),
+    ("agent-framework", {"contents": [{"type": "function_approval_response", "id": "c"}]}),
+    ("chat-completions", {"role": "assistant", "tool_calls": [{"id": "c"}]}),
+    ("chat-completions", {"role": "tool", "tool_call_id": "c"}),
+    ("langchain", {"type": "ai", "data": {"tool_calls": [{"id": "c"}]}}),
+    ("langchain", {"type": "tool", "data": {"tool_call_id": "c"}}),
+    ("openai-responses", {"type": "function_call", "call_id": "c"}),
+    ("openai-responses", {"type": "function_call_output"}),
+]
+
+
+@given(sampled_from(_LINKED), json_values(), booleans())
+def test_calls_are_found_in_bytes_as_in_values(
+    linked: tuple[str, dict[str, Any]], other: object, is_ascii: bool
+) -> None:
+    name, value = linked
+    for each in ({**value, "é": other}, {"role": "user", "type": "human", "contents": [other], "content": other}):
+        text = json.dumps(each, ensure_ascii=is_ascii)
+        for written in (text, text.replace("call", "\\u0063all").replace("app", "\\u0061pp")):
+            given_, seen = new_message(written.encode(), format=name), view_of(each, name)
+            assert given_.calls == tuple(call.id for call in seen.calls)
+            assert given_.results == tuple(result.id for result in seen.results)
+            assert given_.payload == written.encode()
+
+
+def test_bytes_that_are_no_json_are_refused_whether_or_not_they_are_decoded() -> None:
+    for payload in (b'{"a":NaN}', b'{"call_id":NaN}', b'"\xff"', b"", b'"\\ud800"'):
+        for name in (None, "agent-framework", "json"):
+            with pytest.raises(InvalidMessageError, match="not JSON in UTF-8"):
+                new_message(payload, format=name)

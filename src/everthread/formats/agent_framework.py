@@ -12,6 +12,7 @@ from everthread.codec import Media, ToolCall, ToolResult, View, as_list, as_obje
 
 BETA_TYPE = "chat_message"
 CURRENT_TYPE = "message"
+LINK_MARKS = (b"call_id", b"approval")
 
 
 def matches(value: Mapping[str, object]) -> bool:

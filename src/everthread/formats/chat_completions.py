@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from everthread.codec import Media, ToolCall, ToolResult, View, as_list, as_object
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+LINK_MARKS = (b"tool_call",)
 
 
 def matches(value: Mapping[str, object]) -> bool:

@@ -20,6 +20,7 @@ _ROLES = {
     "ToolMessageChunk": "tool",
     "function": "tool",
 }
+LINK_MARKS = (b"tool_call",)
 
 
 def matches(value: Mapping[str, object]) -> bool:

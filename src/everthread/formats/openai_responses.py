@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from everthread.codec import Media, ToolCall, ToolResult, View, as_list, as_object, encode
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "refusal"})
+LINK_MARKS = (b"call_id", b"_call_output")
 
 
 def matches(value: Mapping[str, object]) -> bool:
