@@ -27,7 +27,7 @@ from everthread.errors import (
     ThreadNotFoundError,
 )
 from everthread.model import NewMessage, Retention, ThreadKey
-from everthread.testing import Clock, Harness, StoreContractSuite
+from everthread.testing import Clock, Harness, ImportSuite, RewriteSuite, StoreContractSuite
 from tests.engines.storages import KilledError, MemoryStorage, WatchedStorage, killed_at
 
 KEY = ThreadKey("a thread", "a tenant")
@@ -49,7 +49,7 @@ class SegmentHarness(Harness):
         return SegmentHarness(**self.options)
 
 
-class TestInMemory(StoreContractSuite):
+class TestInMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return SegmentHarness()

@@ -11,13 +11,17 @@ import msgspec
 
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._coalescing import KeyedCoalescer
+from everthread.engines._importing import Importing
+from everthread.engines._rewriting import Rewriting
 from everthread.engines._segments import documents
-from everthread.engines._segments.compaction import Compaction, Sizes, erase_before
+from everthread.engines._segments.compaction import Compaction, erase_before
 from everthread.engines._segments.cutting import drop_head, drop_tail
+from everthread.engines._segments.joining import Sizes, drop, unreferenced
 from everthread.engines._segments.log import Draft, Fence, Log, StaleViewError, Step, SupersededError, View
 from everthread.engines._segments.names import Place, made_by, name_of, place_of
 from everthread.engines._segments.recency import Announcement, Found, Listing
-from everthread.engines._segments.records import Run, State
+from everthread.engines._segments.records import HEADER_BYTES, Run, State
+from everthread.engines._segments.rewriting import Rewriting as Rewritten
 from everthread.engines._segments.storage import Storage
 from everthread.engines._segments.turns import TurnWriter, born, live, marker_name, open_calls
 from everthread.errors import (
@@ -27,20 +31,29 @@ from everthread.errors import (
     LimitExceededError,
     ThreadNotFoundError,
 )
-from everthread.model import Appended, Document, Message, MessagePage, Thread, ThreadKey, Truncated, check_count
+from everthread.model import (
+    Appended,
+    Document,
+    Message,
+    MessagePage,
+    Rewrite,
+    Thread,
+    ThreadKey,
+    Truncated,
+    check_count,
+)
 
 CACHE_BYTES = 32 * 1024 * 1024
 
 _LARGE_METADATA = 4096
 _MOST_LOOKS = 20
-_HEADER_BYTES = 1024 * 1024
 
 _log = logging.getLogger("everthread")
 
 T = TypeVar("T")
 
 
-class SegmentEngine(BaseEngine):
+class SegmentEngine(Rewriting, Importing, BaseEngine):
     """Keeps each thread as a log of immutable entries.
 
     Args:
@@ -100,7 +113,7 @@ class SegmentEngine(BaseEngine):
 
     async def _append_one(self, request: AppendRequest) -> Appended:
         size = sum(len(message.payload) for message in request.messages)
-        most = self._storage.max_object_bytes - _HEADER_BYTES
+        most = self._storage.max_object_bytes - HEADER_BYTES
         if size > most:
             raise LimitExceededError(
                 f"A turn of {size:,} bytes for {request.key}: at most {most:,} go into one append here.", size, most
@@ -110,7 +123,7 @@ class SegmentEngine(BaseEngine):
     async def _append_turns(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
         place = place_of(batch[0].key)
         results: list[Appended | EverthreadError] = []
-        for part in _parts(batch, self._storage.max_object_bytes - _HEADER_BYTES):
+        for part in _parts(batch, self._storage.max_object_bytes - HEADER_BYTES):
             writer = TurnWriter(self._threads, place, part)
             await self._change(place, writer.step, is_activity=True)
             results.extend(writer.results)
@@ -142,13 +155,16 @@ class SegmentEngine(BaseEngine):
         found = await self._look(place, page)
         return MessagePage((), 0, 0) if found is None else found
 
-    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
+    async def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
+    ) -> Truncated:
         place = place_of(key)
         done = Truncated(0, 0, 0)
 
         async def step(view: View, unique: str) -> Draft:
             nonlocal done
             before = self._existing(view, key)
+            _expect(view, before, expected_seq)
             state = before.successor()
             await drop_head(state, start, lambda run: self._threads.block(place, run))
             if stop is not None and stop < state.next_seq:
@@ -163,6 +179,9 @@ class SegmentEngine(BaseEngine):
 
         await self._change(place, step, is_activity=stop is not None)
         return done
+
+    async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        return await Rewritten(self._threads, place_of(key), self._sizes, changes, self._now_ms()).run()
 
     # Threads
 
@@ -191,6 +210,9 @@ class SegmentEngine(BaseEngine):
                     f"{key} has revision {state.revision}, not {change.expected_revision}.", state.revision
                 )
             state.title = state.title if change.title is None else change.title
+            if change.retention is not None:
+                state.retention = change.own_retention
+                state.expires_ms = None if change.expire_ms is None else state.updated_ms + change.expire_ms
             if change.metadata is not None:
                 state.metadata_at = beside
                 state.metadata = msgspec.Raw(b"{}" if beside else change.metadata)
@@ -203,10 +225,20 @@ class SegmentEngine(BaseEngine):
             if beside:
                 await self._storage.delete(place.segments, [beside])
             raise
-        thread = await self._thread_now(place, self._existing(view, key))
-        if thread is None:
-            raise ThreadNotFoundError(f"There is no {key}.")
-        return thread
+        return await self._thread_after(view, key)
+
+    async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
+        place = place_of(key)
+
+        async def step(view: View, unique: str) -> Draft:
+            before = self._existing(view, key)
+            state = before.successor()
+            if state.expires_ms is not None:
+                state.expires_ms += updated_ms - state.updated_ms
+            state.created_ms, state.updated_ms, state.marker = created_ms, updated_ms, unique
+            return Draft(state, replaces=marker_name(place, before))
+
+        return await self._thread_after(await self._change(place, step, is_activity=True), key)
 
     async def _put_beside(self, place: Place, key: ThreadKey, metadata: bytes | None) -> str:
         if metadata is None or len(metadata) <= _LARGE_METADATA:
@@ -217,17 +249,20 @@ class SegmentEngine(BaseEngine):
         await self._storage.create(place.segments, name, metadata)
         return name
 
-    async def _delete_thread(self, key: ThreadKey) -> bool:
-        return await self._delete(place_of(key))
+    async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
+        return await self._delete(place_of(key), expected_seq)
 
-    async def _delete(self, place: Place) -> bool:
+    async def _delete(self, place: Place, expected_seq: int | None = None) -> bool:
         existed = False
 
         async def step(view: View, _: str) -> Draft | None:
             nonlocal existed
-            existed = live(view, self._now_ms()) is not None
-            if not existed:
+            state = live(view, self._now_ms())
+            existed = state is not None
+            if state is None:
                 _must_be_fresh(view)
+            else:
+                _expect(view, state, expected_seq)
             if view.state is None or view.state.gone:
                 return None
             number = view.number + 1
@@ -305,14 +340,18 @@ class SegmentEngine(BaseEngine):
 
     async def _change(self, place: Place, step: Step, *, is_activity: bool = False) -> View:
         announcement = Announcement(self._threads, place)
+        before: State | None = None
 
         async def noting(view: View, unique: str) -> Draft | None:
+            nonlocal before
             draft = await step(view, unique)
-            announcement.replaces = "" if draft is None else draft.replaces
+            announcement.replaces, before = ("", None) if draft is None else (draft.replaces, view.state)
             return draft
 
         view = await self._threads.commit(place, noting, announcement if is_activity else None)
         self._later(announcement.settle(view.state))
+        if dropped := unreferenced(before, view.state):
+            self._later(drop(self._storage, place, dropped))
         state = view.state
         if state is not None and state.number == state.born and state.number and not state.gone:
             self._later(erase_before(self._threads, place, state.born))
@@ -339,6 +378,13 @@ class SegmentEngine(BaseEngine):
             raise ThreadNotFoundError(f"There is no {key}.")
         return state
 
+    async def _thread_after(self, view: View, key: ThreadKey) -> Thread:
+        """The thread as a change left it, also where that has let it expire."""
+        thread = None if view.state is None else await self._thread_now(place_of(key), view.state)
+        if thread is None:
+            raise ThreadNotFoundError(f"There is no {key}.")
+        return thread
+
     async def _thread_now(self, place: Place, state: State) -> Thread | None:
         try:
             return await self._thread(place, state)
@@ -361,7 +407,16 @@ class SegmentEngine(BaseEngine):
             cast(Mapping[str, object], msgspec.json.decode(metadata)),
             state.revision,
             state.expires_ms,
+            state.retention,
         )
+
+
+def _expect(view: View, state: State, expected_seq: int | None) -> None:
+    if expected_seq is None or expected_seq == state.next_seq:
+        return
+    _must_be_fresh(view)
+    key = ThreadKey(state.thread_id, state.tenant)
+    raise ConflictError(f"The next position of {key} is {state.next_seq}, not {expected_seq}.", state.next_seq)
 
 
 def _must_be_fresh(view: View) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from everthread.errors import CorruptRecordError, SchemaError
-from everthread.model import Message
+from everthread.model import Message, Retention
 from everthread.retention import Span, add_span
 
 LAYOUT = 1
@@ -21,6 +21,9 @@ LAYOUT = 1
 
 GONE = b""
 """What stays of an entry whose content was erased while its name must not be free yet."""
+
+HEADER_BYTES = 1024 * 1024
+"""Room for what stands before the payloads in an object."""
 
 R = TypeVar("R")
 
@@ -68,6 +71,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
         number: The entry's own.
         born: Number of the entry that began this thread; after a deletion a thread begins anew.
         gone: The thread was deleted by this entry; nothing else is then set.
+        retention: The thread's own.
         runs: The kept messages, in ascending order.
         spans: Calls and results that lie in different objects (`Block.spans` has the others).
         calls: Tool calls made (position) or answered (-1) since the last snapshot.
@@ -76,6 +80,8 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
         metadata_at: The object with the metadata, if it is large.
         marker: Ends the name of this thread's marker in the list of threads.
         compacted: Number of the entry in which objects were last joined.
+        replaced: Number of the entry that last put other payloads in the place of some. What older entries hold that
+            nothing refers to any more is not only superfluous: it must not stay.
     """
 
     number: int
@@ -91,6 +97,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     metadata_at: str = ""
     revision: int = 0
     expires_ms: int | None = None
+    retention: Retention | None = None
     runs: list[Run] = []
     spans: list[Span] = []
     calls: list[tuple[str, int]] = []
@@ -98,6 +105,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     snapshot: str = ""
     marker: str = ""
     compacted: int = 0
+    replaced: int = 0
 
     def successor(self) -> State:
         """A copy for the next entry to change."""
@@ -119,6 +127,11 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     def count(self) -> int:
         """How many messages are kept."""
         return sum(run.stop - run.first for run in self.runs)
+
+    @property
+    def references(self) -> set[int | str]:
+        """The objects that a reader of this thread may need: entries by their numbers, others by their names."""
+        return {*(run.name for run in self.runs), self.snapshot, self.metadata_at} - {""}
 
 
 class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):

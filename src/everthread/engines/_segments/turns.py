@@ -121,12 +121,13 @@ class TurnWriter:
         self._add_run(state, Run(first, stop, sum(len(message.payload) for message in request.messages), state.number))
         state.next_seq, state.updated_ms = stop, request.now_ms
         state.title = state.title if state.title is not None else request.default_title
-        expire = request.retention.expire_ms
+        retention = request.retention_of(state.retention)
+        expire = retention.expire_ms
         state.expires_ms = None if expire is None else request.now_ms + expire
         if not request.is_new_id:
             state.appends.append((hashed(request.append_id), first, stop))
-        if request.retention.max_messages is not None:
-            await keep_newest(state, request.retention.max_messages, self._block_of)
+        if retention.max_messages is not None:
+            await keep_newest(state, retention.max_messages, self._block_of)
         return Appended(first, stop)
 
     def _add_run(self, state: State, run: Run) -> None:
