@@ -15,8 +15,8 @@ An engine is tested by a subclass that says where to find an empty place:
 What not every engine can be asked is in suites of their own, so that nothing is skipped in silence:
 `ProcessSuite` for what outlives its process, `ServerSuite` for what is on a server, `CorruptionSuite` for
 places whose records a test can spoil, `SecretSuite` for what is reached with a password, `RewriteSuite` for what
-can rewrite, `ImportSuite` for what takes threads in with their times. They take harnesses of the types that their
-names say.
+can rewrite, `ImportSuite` for what takes threads in with their times, `SearchSuite` for what can search, `ScanSuite`
+for searching what cannot. They take harnesses of the types that their names say.
 
 The property tests and the state machine take a share of the ``max_examples`` of the Hypothesis profile in
 force (50 runs of the machine by default): load another profile for more.
@@ -38,6 +38,8 @@ from everthread.testing.guarantees import (  # noqa: E402
     ImportSuite,
     ProcessSuite,
     RewriteSuite,
+    ScanSuite,
+    SearchSuite,
     SecretSuite,
     ServerSuite,
     StoreContractSuite,
@@ -74,6 +76,8 @@ __all__ = [
     "ProcessHarness",
     "ProcessSuite",
     "RewriteSuite",
+    "ScanSuite",
+    "SearchSuite",
     "SecretHarness",
     "SecretSuite",
     "ServerHarness",

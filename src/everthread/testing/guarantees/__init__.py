@@ -18,6 +18,7 @@ from everthread.testing.guarantees.ownership import HonestOwnership
 from everthread.testing.guarantees.processes import AcrossProcesses
 from everthread.testing.guarantees.retry_safe import RetrySafe
 from everthread.testing.guarantees.rewriting import Rewrites
+from everthread.testing.guarantees.searching import Searching, SearchingByIndex
 from everthread.testing.guarantees.servers import AcrossRestarts
 from everthread.testing.guarantees.threads import Listing, Threads
 from everthread.testing.guarantees.truncating import Truncating
@@ -73,6 +74,14 @@ class ImportSuite(Imports):
 
 class RewriteSuite(Rewrites):
     """What is asked of a store that can rewrite payloads. ``harness`` gives any `Harness`."""
+
+
+class SearchSuite(Searching, SearchingByIndex):
+    """What is asked of a store that can search. ``harness`` gives any `Harness`."""
+
+
+class ScanSuite(Searching):
+    """What is asked of a search (`everthread.searching`) in a store that cannot. ``harness`` gives any `Harness`."""
 
 
 class SecretSuite(DiscreetAboutSecrets):
