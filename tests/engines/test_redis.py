@@ -14,6 +14,7 @@ from everthread.model import ThreadKey
 from everthread.testing import (
     CorruptibleHarness,
     CorruptionSuite,
+    ImportSuite,
     ProcessSuite,
     RewriteSuite,
     ServerHarness,
@@ -60,7 +61,7 @@ def harness(server: Server) -> RedisHarness:
     return RedisHarness(server)
 
 
-class TestRedis(StoreContractSuite, ProcessSuite, CorruptionSuite, RewriteSuite):
+class TestRedis(StoreContractSuite, ProcessSuite, CorruptionSuite, RewriteSuite, ImportSuite):
     pass
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import pytest
 import redis as redis_sync
@@ -188,11 +189,53 @@ async def test_data_of_a_newer_schema_is_refused(store: Store, other: redis_py.R
     meta = f"{{{fresh_prefix}:trip}}:meta"
     state = await other.hget(meta, "state")
     assert state is not None
-    await other.hset(meta, "state", b"\x02" + state[1:])
+    await other.hset(meta, "state", b"\x03" + state[1:])
     for call in (store.append(KEY, [said("b")]), store.read(KEY), store.read_last(KEY, 1), store.get_thread(KEY)):
-        with pytest.raises(SchemaError, match="schema 2"):
+        with pytest.raises(SchemaError, match="schema 3"):
             await call
     assert await other.llen(f"{fresh_prefix}:trip") == 1
+
+
+async def test_only_a_retention_of_its_own_makes_a_thread_unreadable_for_what_knows_of_none(
+    store: Store, other: redis_py.Redis, fresh_prefix: str
+) -> None:
+    async def schema() -> int:
+        state = await other.hget(f"{{{fresh_prefix}:trip}}:meta", "state")
+        assert isinstance(state, bytes)
+        return state[0]
+
+    await store.append(KEY, [said("a"), said("b")])
+    assert await schema() == 1
+    await store.update_thread(KEY, retention=Retention(max_messages=1))
+    assert await schema() == 2
+    assert texts(await store.read(KEY)) == texts(await store.read_last(KEY, 2)) == ["a", "b"]
+    await store.append(KEY, [said("c")])
+    assert await schema() == 2
+    assert texts(await store.read(KEY)) == ["c"]
+    await store.update_thread(KEY, retention="inherit")
+    assert await schema() == 1
+
+
+async def test_all_keys_of_a_thread_go_when_its_own_retention_says(
+    store: Store, other: redis_py.Redis, fresh_prefix: str
+) -> None:
+    await store.append(KEY, [NewMessage(b"1", "json", ("c", "open"), ()), NewMessage(b"2", "json", (), ("c",))])
+    await store.put_document(KEY, "d", b"1")
+
+    async def lives() -> list[int]:
+        names = [name for name in ThreadNames(fresh_prefix, KEY).names[:8] if await other.exists(name)]
+        assert len(names) == 7  # of two generations of append ids there is one
+        return [await other.pttl(name) for name in names]
+
+    assert set(await lives()) == {-1}
+    await store.update_thread(KEY, retention=Retention(expire_after=timedelta(hours=1)))
+    left = await lives()
+    assert min(left) > 3_500_000
+    assert max(left) - min(left) < 1000
+    await store.append(KEY, [said("a")])
+    assert min(await lives()) > 3_500_000
+    await store.update_thread(KEY, retention="inherit")
+    assert set(await lives()) == {-1}
 
 
 # Sizes

@@ -28,7 +28,14 @@ from everthread import (
 )
 from everthread.engines.redis._keys import ThreadNames, slot_of
 from everthread.model import NewMessage
-from everthread.testing import CorruptibleHarness, CorruptionSuite, ProcessSuite, StoreContractSuite, UrlHarness
+from everthread.testing import (
+    CorruptibleHarness,
+    CorruptionSuite,
+    ImportSuite,
+    ProcessSuite,
+    StoreContractSuite,
+    UrlHarness,
+)
 from tests.redis_topologies import (
     Cluster,
     Sentinels,
@@ -101,14 +108,14 @@ class TopologyHarness(UrlHarness, CorruptibleHarness):
             client.lset(name, seq, payload)
 
 
-class TestCluster(StoreContractSuite, ProcessSuite, CorruptionSuite):
+class TestCluster(StoreContractSuite, ProcessSuite, CorruptionSuite, ImportSuite):
     @pytest.fixture
     def harness(self, cluster: Cluster) -> TopologyHarness:
         return TopologyHarness(cluster)
 
 
 @pytest.mark.campaign
-class TestSentinels(StoreContractSuite, ProcessSuite, CorruptionSuite):
+class TestSentinels(StoreContractSuite, ProcessSuite, CorruptionSuite, ImportSuite):
     @pytest.fixture
     def harness(self, sentinels: Sentinels) -> TopologyHarness:
         return TopologyHarness(sentinels)

@@ -43,6 +43,10 @@ class Recency:
         """There was no such thread at this time, so it is not listed unless it was active since."""
         self._note(index, member, b"-%d" % at_ms)
 
+    def was_restored(self, index: bytes, member: bytes, at_ms: int, before_ms: int) -> None:
+        """A thread was given another time of its last activity, which it had had at ``before_ms``."""
+        self._note(index, member, b"%d-%d" % (at_ms, before_ms))
+
     async def settled(self) -> None:
         """Returns when all that was noted is in the indexes.
 
@@ -58,7 +62,8 @@ class Recency:
                 except BaseException:
                     for name, older in {**noted, index: notes}.items():
                         # What came meanwhile is newer.
-                        self._noted[name] = {**older, **self._noted[name]}
+                        newer = self._noted[name]
+                        self._noted[name] = older | {at: _joined(older.get(at), note) for at, note in newer.items()}
                     raise
 
     async def close(self) -> None:
@@ -71,7 +76,8 @@ class Recency:
             self._task.cancel()
 
     def _note(self, index: bytes, member: bytes, note: bytes) -> None:
-        self._noted[index][member] = note
+        notes = self._noted[index]
+        notes[member] = _joined(notes.get(member), note)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._settle())
 
@@ -90,6 +96,18 @@ class Recency:
         for start in range(0, len(pairs), _MOST_AT_ONCE):
             some = pairs[start : start + _MOST_AT_ONCE]
             await self._run(NOTE, index, [part for member, note in some for part in (note, member)])
+
+
+def _joined(older: bytes | None, newer: bytes) -> bytes:
+    """What is left to say after two notes on a thread: the newer, which takes the place of what the older was to."""
+    if older is None or not (_is_restored(older) and _is_restored(newer)):
+        return newer
+    at, _, before = newer.partition(b"-")
+    return b"%b-%d" % (at, max(int(before), int(older.partition(b"-")[2])))
+
+
+def _is_restored(note: bytes) -> bool:
+    return b"-" in note[1:]
 
 
 def _nothing() -> defaultdict[bytes, dict[bytes, bytes]]:

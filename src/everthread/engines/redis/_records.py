@@ -40,9 +40,9 @@ class State(msgspec.Struct, array_like=True, frozen=True):
     expires: int | bool
 
 
-# The script packs the values one after the other, which is an array of 16 without its beginning.
-_ARRAY: Final = b"\xdc\x00\x10"
-_SCHEMA: Final = 1
+# The script packs the values one after the other, which is an array without its beginning. The first is the schema:
+# in the second, a retention of the thread's own follows.
+_ARRAYS: Final = {1: b"\xdc\x00\x10", 2: b"\xdc\x00\x12"}
 _state_decoder = msgspec.msgpack.Decoder(State)
 
 
@@ -75,11 +75,11 @@ def tail_page(key: ThreadKey, names: ThreadNames, reply: Sequence[Any], now_ms: 
         # Only another program has written here, or nobody.
         return page_of(key, (DONE, 0, length, length - len(payloads), b"", payloads, ()))
     try:
-        state = _state_decoder.decode(_ARRAY + packed)
-    except msgspec.MsgspecError:
+        state = _state_decoder.decode(_ARRAYS[packed[0]] + packed)
+    except (msgspec.MsgspecError, LookupError):
         return None
     is_over = now_ms is not None and state.expires is not False and state.expires <= now_ms
-    if owner != names.owner or state.schema != _SCHEMA or is_over or length != state.count:
+    if owner != names.owner or is_over or length != state.count:
         return None
     if payloads and _fingerprint(payloads[-1]) != tail:
         return None

@@ -56,6 +56,8 @@ TRUNCATE: Final = Script("thread", "truncate", writes=True, repeatable=False)
 # A second time it finds nothing that still is what was read.
 REWRITE: Final = Script("thread", "rewrite", writes=True)
 UPDATE: Final = Script("thread", "describe", "update", writes=True, repeatable=False)
+# A second time it sets what is set.
+RESTORE_TIMES: Final = Script("thread", "describe", "restore_times", writes=True)
 DELETE: Final = Script("thread", "delete", writes=True, repeatable=False)
 PUT_DOCUMENT: Final = Script("thread", "put_document", writes=True, repeatable=False)
 DELETE_DOCUMENT: Final = Script("thread", "delete_document", writes=True, repeatable=False)

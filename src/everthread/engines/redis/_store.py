@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, Protocol, Self, cast
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from everthread._extras import missing_extra
 from everthread.contract import SupportsDiagnosis, SupportsReconciling
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
+from everthread.engines._importing import Importing
 from everthread.engines._rewriting import Rewriting
 from everthread.engines.redis import _scripts as scripts
 from everthread.engines.redis._diagnosis import FACTS, facts
@@ -46,6 +48,7 @@ from everthread.model import (
     Drift,
     Fact,
     MessagePage,
+    Retention,
     Rewrite,
     Thread,
     ThreadKey,
@@ -81,7 +84,7 @@ class Link(Protocol):
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
 
 
-class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
+class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads on Redis (6.2 or newer) or Valkey, with no modules.
 
     The messages of a thread are a list at ``{prefix}:{thread_id}`` (of another tenant:
@@ -211,8 +214,7 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
         key = request.key
         arguments = _append_arguments(request)
         reply = await self._run(scripts.APPEND, key, arguments)
-        if reply[0] == CONFLICT:
-            raise ConflictError(f"The next position of {key} is {reply[1]}, not {request.expected_seq}.", reply[1])
+        _check_position(key, reply, request.expected_seq)
         self._note_activity(key, reply[4:])
         return Appended(reply[1], reply[2], reply[3] == 1)
 
@@ -246,9 +248,12 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
         now_ms = None if self._own_clock is None else int(self._own_clock() * 1000)
         return tail_page(key, names, reply, now_ms)
 
-    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
-        reply = await self._run(scripts.TRUNCATE, key, [b"%d" % start, _number(stop)])
+    async def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
+    ) -> Truncated:
+        reply = await self._run(scripts.TRUNCATE, key, [b"%d" % start, _number(stop), _number(expected_seq)])
         _check_exists(key, reply)
+        _check_position(key, reply, expected_seq)
         self._note_activity(key, reply[4:])
         return Truncated(reply[1], reply[2], reply[3])
 
@@ -302,14 +307,24 @@ class RedisStore(Rewriting, BaseEngine, SupportsDiagnosis, SupportsReconciling):
     async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
         title = b"" if change.title is None else b"=" + change.title.encode()
         metadata = b"" if change.metadata is None else b"=" + change.metadata
-        reply = await self._run(scripts.UPDATE, key, [title, metadata, _number(change.expected_revision)])
+        arguments = [title, metadata, _number(change.expected_revision), *_retention_arguments(change)]
+        reply = await self._run(scripts.UPDATE, key, arguments)
         _check_exists(key, reply)
         if reply[0] == CONFLICT:
             raise ConflictError(f"{key} has revision {reply[1]}, not {change.expected_revision}.", reply[1])
         return _thread(key, reply)
 
-    async def _delete_thread(self, key: ThreadKey) -> bool:
-        reply = await self._run(scripts.DELETE, key, [])
+    async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
+        reply = await self._run(scripts.RESTORE_TIMES, key, [b"%d" % created_ms, b"%d" % updated_ms])
+        _check_exists(key, reply)
+        if self._recency is not None:
+            names = self._names.of(key)
+            self._recency.was_restored(names.index, names.member, updated_ms, reply.pop())
+        return _thread(key, reply)
+
+    async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
+        reply = await self._run(scripts.DELETE, key, [_number(expected_seq)])
+        _check_position(key, reply, expected_seq)
         if self._recency is not None:
             names = self._names.of(key)
             self._recency.was_gone(names.index, names.member, reply[2])
@@ -397,6 +412,7 @@ def _append_arguments(request: AppendRequest) -> list[bytes]:
         _number(request.expected_seq),
         _number(retention.max_messages),
         _number(retention.expire_ms),
+        b"1" if request.overrides else b"",
         b"" if request.default_title is None else b"=" + request.default_title.encode(),
         _packed_links(request.links),
         b"%d" % size,
@@ -417,7 +433,7 @@ def _as_text(pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _thread(key: ThreadKey, reply: Any) -> Thread:
-    _, head, following, count, size, created, updated, revision, expires, title, metadata = reply
+    _, head, following, count, size, created, updated, revision, expires, title, metadata, own = reply
     return Thread(
         key,
         head,
@@ -430,12 +446,34 @@ def _thread(key: ThreadKey, reply: Any) -> Thread:
         cast(Mapping[str, object], msgspec.json.decode(metadata[1:])) if metadata else {},
         revision,
         None if expires < 0 else expires,
+        _own_retention(own),
     )
+
+
+def _own_retention(text: bytes) -> Retention | None:
+    if not text:
+        return None
+    most, milliseconds = text.split(b",")
+    expire_after = timedelta(milliseconds=int(milliseconds)) if milliseconds else None
+    return Retention(int(most) if most else None, expire_after)
+
+
+def _retention_arguments(change: ThreadChange) -> list[bytes]:
+    if change.retention is None:
+        return [b"", b"", b""]
+    own = change.own_retention
+    most = b"" if own is None else _number(own.max_messages)
+    return [b"-" if own is None else b"=", most, _number(change.expire_ms)]
 
 
 def _check_exists(key: ThreadKey, reply: Any) -> None:
     if reply[0] == ABSENT:
         raise ThreadNotFoundError(f"There is no {key}.")
+
+
+def _check_position(key: ThreadKey, reply: Any, expected_seq: int | None) -> None:
+    if reply[0] == CONFLICT:
+        raise ConflictError(f"The next position of {key} is {reply[1]}, not {expected_seq}.", reply[1])
 
 
 def _number(value: int | None) -> bytes:

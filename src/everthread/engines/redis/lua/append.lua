@@ -1,11 +1,12 @@
 -- Writes one turn and trims the head.
 --
 -- ARGV  4 append id  5 expected position or ''  6 messages to keep or ''  7 milliseconds to live or ''
---       8 '=' and the title for a thread without one, or ''  9 how calls and results hang together, or ''
---       10 bytes of all messages  11… messages, then a fact for each, without its time where that is now
+--       8 '1' if 6 and 7 go before the thread's own retention, or ''
+--       9 '=' and the title for a thread without one, or ''  10 how calls and results hang together, or ''
+--       11 bytes of all messages  12… messages, then a fact for each, without its time where that is now
 -- Reply {0, first position, next position, 1 if this had been written before, time of activity if the index is apart}
 local MOST_IDS, MOST_CALLS = 1000, 1000
-local FIRST = 11
+local FIRST = 12
 
 local function earlier(thread, append_id)
   return call('HGET', KEYS[5 + thread.ids], append_id)
@@ -36,7 +37,7 @@ local function push(thread, count)
   end
   thread.count = thread.count + count
   thread.next = thread.next + count
-  thread.size = thread.size + ARGV[10]
+  thread.size = thread.size + ARGV[11]
   thread.tail = fingerprint(ARGV[FIRST + count - 1])
   -- The server may have evicted the facts alone, if its policy says so.
   for _ = beside + 1, thread.count do call('LPUSH', FACTS, ',0,0,?') end
@@ -104,16 +105,15 @@ local count = (#ARGV - FIRST + 1) / 2
 local first = thread.next
 begin_run(thread)
 push(thread, count)
-if ARGV[9] ~= '' then link(thread, first, ARGV[9]) end
-trim(thread, tonumber(ARGV[6]))
+if ARGV[10] ~= '' then link(thread, first, ARGV[10]) end
+local most, ttl = ARGV[6], ARGV[7]
+if thread.own and ARGV[8] == '' then most, ttl = thread.own.most, thread.own.ttl end
+trim(thread, tonumber(most))
 remember(thread, ARGV[4], first, count)
-if ARGV[8] ~= '' and not thread.titled then
+if ARGV[9] ~= '' and not thread.titled then
   thread.titled = true
-  call('HSET', META, 'title', sub(ARGV[8], 2))
+  call('HSET', META, 'title', sub(ARGV[9], 2))
 end
-local ttl, expired_before = tonumber(ARGV[7]), thread.expires
-thread.expires = ttl and NOW + ttl or false
 touch(thread)
-save(thread)
-if ttl or expired_before then expire_all(ttl) end
+save_with_expiry(thread, ttl ~= '' and NOW + ttl)
 return { 0, first, thread.next, 0, apart(NOW) }

@@ -1,7 +1,7 @@
 -- What is known of a thread without its messages.
 --
--- Reply {0, head position, next position, count, bytes, created, updated, revision, expires or -1, title, metadata},
--- the last two '' or '=' and the value.
+-- Reply {0, head position, next position, count, bytes, created, updated, revision, expires or -1, title, metadata,
+-- its own retention}: title and metadata are '' or '=' and the value, the last is '' or 'messages,milliseconds'.
 local thread, refusal = load(true)
 if refusal then
   if refusal[1] == 1 and RECENT then call('ZREM', RECENT, NAME) end

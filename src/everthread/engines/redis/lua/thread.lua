@@ -13,7 +13,7 @@
 local call, sub = redis.call, string.sub
 local LIST, META, FACTS, SPANS, CALLS, DOCS, RECENT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8], KEYS[9]
 local OWNER, NOW, NAME = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local SCHEMA = 1
+local SCHEMA, WITH_OWN_RETENTION = 1, 2 -- so that what knows of no retention of a thread's own does not lose it
 local CHUNK = 4000 -- unpack() and a command's arguments go through Lua's C stack, which holds 8,000
 
 if not NOW then
@@ -136,17 +136,29 @@ local function share_expiry(thread)
 end
 
 local function save(thread)
-  call('HSET', META, 'owner', OWNER, 'tail', thread.tail, 'state', cmsgpack.pack(SCHEMA, thread.next, thread.count,
+  local own = thread.own
+  local state = cmsgpack.pack(own and WITH_OWN_RETENTION or SCHEMA, thread.next, thread.count,
     thread.dropped, thread.shift, thread.runs, thread.size, thread.created, thread.updated, thread.expires,
-    thread.revision, thread.linked, thread.titled, thread.shared, thread.ids, thread.ids_count))
+    thread.revision, thread.linked, thread.titled, thread.shared, thread.ids, thread.ids_count)
+  if own then state = state .. cmsgpack.pack(own.most, own.ttl) end
+  call('HSET', META, 'owner', OWNER, 'tail', thread.tail, 'state', state)
+end
+
+-- From now on the thread is forgotten at this time, or never if that is false.
+local function save_with_expiry(thread, expires)
+  local before = thread.expires
+  thread.expires = expires
+  save(thread)
+  if expires or before then expire_all(expires and math.max(expires - NOW, 1)) end
 end
 
 local function restore(state, tail)
   local schema, next, count, dropped, shift, runs, size, created, updated, expires, revision, linked, titled, shared,
-    ids, ids_count = cmsgpack.unpack(state)
+    ids, ids_count, most, ttl = cmsgpack.unpack(state)
   return { schema = schema, next = next, count = count, dropped = dropped, shift = shift, runs = runs, size = size,
     created = created, updated = updated, expires = expires, revision = revision, linked = linked, titled = titled,
-    shared = shared, ids = ids, ids_count = ids_count, tail = tail }
+    shared = shared, ids = ids, ids_count = ids_count, tail = tail,
+    own = schema == WITH_OWN_RETENTION and { most = most, ttl = ttl } }
 end
 
 -- Another program trimmed the list or pushed to it: what it dropped goes off the books, what it wrote gets positions.
@@ -214,7 +226,7 @@ local function load(is_reader)
   end
   if meta[1] ~= OWNER then return nil, { 3 } end
   local thread = restore(meta[2], meta[3])
-  if thread.schema ~= SCHEMA then return nil, { 4, thread.schema } end
+  if thread.schema ~= SCHEMA and thread.schema ~= WITH_OWN_RETENTION then return nil, { 4, thread.schema } end
   if thread.expires and thread.expires <= NOW then
     wipe()
     return nil, { 1 }

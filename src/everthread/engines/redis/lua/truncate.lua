@@ -1,4 +1,5 @@
 -- Keeps positions from 4 up to below 5 (or '' for no end), moved to where no result is cut from its call.
+-- ARGV  6 expected position or ''
 -- Reply {0, how many were dropped, head position, next position, time of activity if the index is apart}
 local function drop_late_runs(thread)
   local kept, shift = '', 0
@@ -23,6 +24,8 @@ end
 
 local thread, refusal = load_to_write(false)
 if refusal then return refusal end
+local expected = tonumber(ARGV[6])
+if expected and expected ~= thread.next then return { 2, thread.next } end
 local count = thread.count
 drop_head(thread, tonumber(ARGV[4]))
 local stop = tonumber(ARGV[5])

@@ -1,4 +1,8 @@
--- Sets title and metadata. ARGV  4 '=' and the title, or ''  5 '=' and the metadata, or ''  6 expected revision or ''
+-- Sets title, metadata and the thread's own retention.
+--
+-- ARGV  4 '=' and the title, or ''  5 '=' and the metadata, or ''  6 expected revision or ''
+--       7 '=' if 8 (messages to keep or '') and 9 are its own retention from now on, '-' if it has none any more, or ''
+--       9 milliseconds to live after the last activity, of what then holds, or ''
 -- Reply as get.lua
 local thread, refusal = load_to_write(false)
 if refusal then return refusal end
@@ -6,7 +10,12 @@ local expected = tonumber(ARGV[6])
 if expected and expected ~= thread.revision then return { 2, thread.revision } end
 thread.revision = thread.revision + 1
 thread.titled = thread.titled or ARGV[4] ~= ''
-save(thread)
+local expires = thread.expires
+if ARGV[7] ~= '' then
+  thread.own = ARGV[7] == '=' and { most = ARGV[8], ttl = ARGV[9] }
+  expires = ARGV[9] ~= '' and thread.updated + ARGV[9]
+end
 if ARGV[4] ~= '' then call('HSET', META, 'title', sub(ARGV[4], 2)) end
 if ARGV[5] ~= '' then call('HSET', META, 'metadata', sub(ARGV[5], 2)) end
-return describe(thread)
+save_with_expiry(thread, expires)
+return describe_and_forget(thread)
