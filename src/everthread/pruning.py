@@ -14,10 +14,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from everthread.contract import Store, read_all
-from everthread.errors import ConfigurationError, CorruptRecordError, ThreadNotFoundError
-from everthread.model import Message, Thread, ThreadKey, check_count, to_milliseconds
+from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, ThreadNotFoundError
+from everthread.model import Message, Thread, ThreadKey, Truncated, check_count, to_milliseconds
 from everthread.spans import SpanReader, readable_view
 from everthread.threads import find_threads
+
+MOST_TRIES = 10
+"""How often a thread that grows all the time is tried before it is left for the next run."""
 
 AT_ONCE = 8
 """How many threads are looked at together: engines far away are waited for less, those on a disk write together."""
@@ -62,6 +65,7 @@ class Pruned(msgspec.Struct, frozen=True):
         messages: How many messages went.
         size: Their payloads' bytes.
         is_deleted: The thread was idle and is forgotten as a whole.
+        is_busy: Somebody wrote to the thread at the same time; it is left as it is, for the next run.
         failure: Why this thread could not be pruned; the others were.
     """
 
@@ -70,6 +74,7 @@ class Pruned(msgspec.Struct, frozen=True):
     messages: int = 0
     size: int = 0
     is_deleted: bool = False
+    is_busy: bool = False
     failure: str | None = None
 
     @property
@@ -86,8 +91,7 @@ async def prune(
     Stopped at any moment and run again, it ends where one undisturbed run would. Memory is bounded by pages. A
     thread costs a round trip only if it exceeds a limit or its age matters, and then what is dropped is read once.
 
-    An append that runs at the same time is never lost, but for one: the append that comes in the moment
-    between the last look at an idle thread and its deletion goes with it.
+    A turn that comes at the same time is never lost: the thread is left for the next run where it would be.
 
     Args:
         store: Where the threads are.
@@ -130,10 +134,15 @@ async def _forget(store: Store, thread: Thread, *, dry_run: bool) -> Pruned:
     if dry_run:
         return pruned
     latest = await store.get_thread(thread.key)
-    if latest is None or latest.updated_ms != thread.updated_ms or latest.next_seq != thread.next_seq:
-        # Somebody came back to it since it was listed. It is looked at again by the next run.
+    if latest is None:
         return Pruned(thread.key)
-    return pruned if await store.delete_thread(thread.key) else Pruned(thread.key)
+    if latest.updated_ms != thread.updated_ms:
+        # Somebody came back to it since it was listed.
+        return Pruned(thread.key, is_busy=True)
+    try:
+        return pruned if await store.delete_thread(thread.key, expected_seq=thread.next_seq) else Pruned(thread.key)
+    except ConflictError:
+        return Pruned(thread.key, is_busy=True)
 
 
 async def _shorten(store: Store, thread: Thread, policy: PrunePolicy, oldest: int | None, *, dry_run: bool) -> Pruned:
@@ -147,10 +156,34 @@ async def _shorten(store: Store, thread: Thread, policy: PrunePolicy, oldest: in
     if dry_run or not pruned.is_changed:
         return pruned
     try:
-        removed = (await store.truncate(thread.key, start=pruned.start)).removed
+        truncated = await _drop_head(store, thread, pruned.start, may_grow=cut.is_settled)
     except ThreadNotFoundError:
         return Pruned(thread.key)
-    return msgspec.structs.replace(pruned, messages=removed)
+    if truncated is None:
+        return Pruned(thread.key, is_busy=True)
+    return msgspec.structs.replace(pruned, messages=truncated.removed)
+
+
+async def _drop_head(store: Store, thread: Thread, start: int, *, may_grow: bool) -> Truncated | None:
+    """Drops what is below ``start`` of a thread that was read; nothing where that could take what came since.
+
+    It could where a call below waits for its result, and where the thread was deleted and begun anew.
+    """
+    expected, tries = thread.next_seq, 0
+    while True:
+        try:
+            return await store.truncate(thread.key, start=start, expected_seq=expected)
+        except ConflictError:
+            tries += 1
+            latest = await store.get_thread(thread.key)
+            if not may_grow or tries == MOST_TRIES or latest is None or _is_another(latest, thread, expected):
+                return None
+            expected = latest.next_seq
+
+
+def _is_another(latest: Thread, thread: Thread, next_seq: int) -> bool:
+    """Whether a thread was deleted and begun anew since it had this next position."""
+    return latest.created_ms != thread.created_ms or latest.next_seq < next_seq
 
 
 async def _begins_after(store: Store, key: ThreadKey, oldest: int) -> bool:
@@ -196,6 +229,11 @@ class _Cut:
         """Whether the cut is known: what follows this message can no longer move it."""
         start = self._spans.safe_start(self._wanted)
         return message.seq >= start and self._spans.is_settled(start)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what comes later has nothing to do with what goes."""
+        return self._spans.is_settled(self._wanted)
 
     def pruned(self) -> Pruned:
         """What goes: up to the wanted cut, and on to where no result is cut from its call."""

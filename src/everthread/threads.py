@@ -201,18 +201,25 @@ async def undo_position(store: Store, key: ThreadKey, turns: int = 1) -> int:
         before = start
 
 
-async def undo(store: Store, key: ThreadKey, turns: int = 1) -> Truncated:
+async def undo(store: Store, key: ThreadKey, turns: int = 1, *, expected_seq: int | None = None) -> Truncated:
     """Drops the last whole turns of a thread for good; says what was dropped.
 
     A turn is what one append wrote. Where a call in an older turn is answered only in a dropped
-    one, the call goes too. The dropped positions are not given again. A turn that is appended at the
-    same moment may go as well.
+    one, the call goes too. The dropped positions are not given again. A turn that comes meanwhile is
+    never dropped in place of the one that was meant: then nothing is.
+
+    Args:
+        store: Where the thread is.
+        key: The thread.
+        turns: How many.
+        expected_seq: The thread's next position when the caller last looked at it.
 
     Raises:
         ThreadNotFoundError: There is no such thread.
+        ConflictError: Somebody has appended to it since; carries the next position.
     """
-    await existing_thread(store, key)
-    return await store.truncate(key, stop=await undo_position(store, key, turns))
+    seen = (await existing_thread(store, key)).next_seq if expected_seq is None else expected_seq
+    return await store.truncate(key, stop=await undo_position(store, key, turns), expected_seq=seen)
 
 
 async def safe_cut(store: Store, key: ThreadKey, position: int) -> int:

@@ -21,6 +21,7 @@ from everthread.spans import SpanReader, readable_view
 from everthread.testing.faults import Fault, FaultyStore
 from everthread.wrappers._forwarding import WRITES
 from tests.keeping_small.threads import KEY, answering, calling, everything, positions, said
+from tests.meanwhile import Meanwhile
 from tests.servers import Server
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -110,16 +111,50 @@ async def test_dropping_old_messages_does_not_make_a_thread_look_busy(store: Sto
     assert gone.is_deleted
 
 
-async def test_a_thread_that_somebody_comes_back_to_is_not_forgotten(store: Store) -> None:
-    class ComesBack(FaultyStore):
-        async def list_threads(self, *args: Any, **options: Any) -> Any:
-            page = await super().list_threads(*args, **options)
-            await store.append(KEY, [said("I am back")])
-            return page
-
+@pytest.mark.parametrize("moment", ["get_thread", "delete_thread"])
+async def test_a_thread_that_somebody_comes_back_to_is_not_forgotten(store: Store, moment: str) -> None:
     await store.append(KEY, [said("a")])
-    policy = PrunePolicy(max_idle=timedelta(days=1))
-    assert await pruned(ComesBack(store, []), policy, now=datetime.now(UTC) + timedelta(days=2)) == []
+    policy, later = PrunePolicy(max_idle=timedelta(days=1)), datetime.now(UTC) + timedelta(days=2)
+    comes_back = Meanwhile(store, moment, lambda: store.append(KEY, [said("I am back")]))
+    assert await pruned(comes_back, policy, now=later) == []
+    assert await positions(store) == [0, 1]
+    [told] = [
+        each
+        async for each in prune(Meanwhile(store, moment, lambda: store.append(KEY, [said("again")])), policy, now=later)
+    ]
+    assert told == Pruned(KEY, is_busy=True)
+
+
+async def test_a_thread_that_grows_meanwhile_is_shortened_all_the_same(store: Store) -> None:
+    await store.append(KEY, [said("a"), said("b"), said("c")])
+    growing = Meanwhile(store, "truncate", lambda: store.append(KEY, [said("d")]), times=3)
+    [gone] = await pruned(growing, PrunePolicy(max_messages=1))
+    assert (gone.start, gone.messages) == (2, 2)
+    assert await positions(store) == [2, 3, 4, 5]
+
+
+async def test_a_thread_that_never_stops_growing_is_left_for_the_next_run(store: Store) -> None:
+    await store.append(KEY, [said("a"), said("b"), said("c")])
+    growing = Meanwhile(store, "truncate", lambda: store.append(KEY, [said("d")]), times=None)
+    [told] = [each async for each in prune(growing, PrunePolicy(max_messages=1))]
+    assert told == Pruned(KEY, is_busy=True)
+    assert (await positions(store))[:3] == [0, 1, 2]
+
+
+async def test_an_answer_that_comes_meanwhile_does_not_go_with_its_call(store: Store) -> None:
+    await store.append(KEY, [said("a"), calling("c1")])
+    answered = Meanwhile(store, "truncate", lambda: store.append(KEY, [answering("c1"), said("b")]))
+    assert await pruned(answered, PrunePolicy(max_messages=0)) == []
+    assert await positions(store) == [0, 1, 2, 3]
+
+
+async def test_a_thread_that_was_begun_anew_meanwhile_is_not_held_to_what_it_was(store: Store) -> None:
+    async def begin_anew() -> None:
+        await store.delete_thread(KEY)
+        await store.append(KEY, [said("new"), said("newer")])
+
+    await store.append(KEY, [said(str(i)) for i in range(10)])
+    assert await pruned(Meanwhile(store, "truncate", begin_anew), PrunePolicy(max_messages=2)) == []
     assert await positions(store) == [0, 1]
 
 

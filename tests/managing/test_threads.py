@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everthread import ConfigurationError, NewMessage, Store, ThreadKey, ThreadNotFoundError
+from everthread import ConfigurationError, ConflictError, NewMessage, Store, ThreadKey, ThreadNotFoundError
 from everthread.engines.memory import MemoryStore
 from everthread.testing import Clock
 from everthread.threads import (
@@ -25,6 +25,7 @@ from everthread.threads import (
     usage,
 )
 from tests.managing.talks import KEY, call, kept, result, said, talk, texts, turn
+from tests.meanwhile import Meanwhile
 
 
 async def found(store: Store, only: ThreadFilter, page_size: int = 2) -> list[str]:
@@ -145,6 +146,18 @@ async def test_undo_of_a_turn_that_answers_an_older_call_takes_the_call_too(stor
     assert await safe_cut(store, KEY, await undo_position(store, KEY)) == 1
     assert (await undo(store, KEY)).removed == 3
     assert texts(await kept(store)) == ["weather?"]
+
+
+@pytest.mark.parametrize("moment", ["read_last", "truncate"])
+async def test_undo_never_takes_a_turn_that_came_meanwhile(store: Store, moment: str) -> None:
+    await talk(store, turns=2)
+    with pytest.raises(ConflictError) as caught:
+        await undo(Meanwhile(store, moment, lambda: store.append(KEY, turn(2))), KEY)
+    assert caught.value.actual == 12
+    with pytest.raises(ConflictError):
+        await undo(store, KEY, expected_seq=8)
+    assert [texts(await kept(store))[at] for at in (3, 7, 11)] == ["answer 0", "answer 1", "answer 2"]
+    assert (await undo(store, KEY, expected_seq=12)).removed == 4
 
 
 async def test_undo_crosses_pages(store: Store) -> None:
