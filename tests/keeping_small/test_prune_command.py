@@ -47,6 +47,7 @@ async def test_it_reports_what_it_freed(places: Any, tmp_path: Path) -> None:
         "deleted": 0,
         "messages": 9,
         "size": sum(one["size"] for one in each),
+        "busy": 0,
         "failed": 0,
     }
     again = prune(tmp_path, "--store", url, "--max-messages", "4", "--yes")

@@ -217,6 +217,18 @@ def test_in_a_terminal_what_destroys_shows_it_and_asks(answer: str, left: int, t
     assert len(on(url, lambda store: kept(store))) == left
 
 
+@pytest.mark.parametrize("command", ["undo", "delete"])
+def test_what_comes_while_somebody_is_asked_is_not_lost(command: str, url: str, tmp_path: Path) -> None:
+    seed(url, "trip")
+    with Tty("trip", "--store", url, home=tmp_path, program=(PROGRAM, command)) as terminal:
+        terminal.expect(r"messages.*\?.*:")
+        on(url, lambda store: store.append(KEY, [said("user", "wait!")]))
+        terminal.type("y\r")
+        terminal.expect("omebody wrote to .* meanwhile")
+        assert terminal.exit_status() == EXIT_FAILED
+    assert texts(on(url, lambda store: kept(store)))[-2:] == ["answer 1", "wait!"]
+
+
 def test_delete_forgets_threads_and_says_which_were_not_there(url: str) -> None:
     seed(url, "a", "b", "c")
     result = run("delete", "a", "nope", "b", "--yes", "--json", store=url)

@@ -177,6 +177,16 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
+def destructive_command(name: str | None = None, *, epilog: str = "") -> Callable[[Callable[..., None]], click.Command]:
+    """Declares a command that destroys something: as `store_command`, with ``--yes``, ``--dry-run`` and ``--json``."""
+
+    def declare(function: Callable[..., None]) -> click.Command:
+        # On a command, these add themselves to the end of its options.
+        return json_option(dry_run_option(yes_option(store_command(name, epilog=epilog)(function))))
+
+    return declare
+
+
 class Age(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic only in the newest click
     """A span of time in words: ``30s``, ``90m``, ``24h``, ``7d``, ``2w``."""
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import (
-    EXIT_NOT_FOUND,
-    Output,
-    Place,
-    confirm,
-    dry_run_option,
-    json_option,
-    run,
-    store_command,
-    yes_option,
-)
+from everthread.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, Output, Place, confirm, destructive_command, run
+from everthread.errors import ConflictError
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -31,26 +22,26 @@ Examples:
 
 \b
 If one of the threads does not exist, the others are deleted and the exit status
-is 3.
+is 3. A thread to which somebody writes while you are asked is kept (status 1).
 """
 
 
-@store_command(epilog=EXAMPLES)
+@destructive_command(epilog=EXAMPLES)
 @click.argument("thread_ids", metavar="THREAD...", nargs=-1, required=True)
-@yes_option
-@dry_run_option
-@json_option
 def delete(*, place: Place, thread_ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
     """Forget threads, with all that belongs to them, for good."""
     output = Output(as_json=as_json)
     keys = [place.key(thread_id) for thread_id in dict.fromkeys(thread_ids)]
     found = run(lambda store: _find(store, keys), place)
+    kept: frozenset[ThreadKey] = frozenset()
     if found and not dry_run:
         messages = sum(thread.count for thread in found.values())
         confirm(f"Delete {len(found):,} of {len(keys):,} named threads, with {messages:,} messages?", yes=yes)
-        run(lambda store: _delete(store, list(found)), place)
+        kept = run(lambda store: _delete(store, found, as_shown=not yes), place)
     for key in keys:
-        _report(key, found.get(key), dry_run, output)
+        _report(key, found.get(key), output, dry_run=dry_run, is_kept=key in kept)
+    if kept:
+        raise click.exceptions.Exit(EXIT_FAILED)
     if len(found) < len(keys):
         raise click.exceptions.Exit(EXIT_NOT_FOUND)
 
@@ -60,16 +51,25 @@ async def _find(store: Store, keys: Sequence[ThreadKey]) -> dict[ThreadKey, Thre
     return {key: thread for key, thread in found.items() if thread is not None}
 
 
-async def _delete(store: Store, keys: Sequence[ThreadKey]) -> None:
-    for key in keys:
-        await store.delete_thread(key)
+async def _delete(store: Store, found: Mapping[ThreadKey, Thread], *, as_shown: bool) -> frozenset[ThreadKey]:
+    """Deletes threads; gives those that are not any more what somebody was asked about, which stay."""
+    kept: set[ThreadKey] = set()
+    for key, thread in found.items():
+        try:
+            await store.delete_thread(key, expected_seq=thread.next_seq if as_shown else None)
+        except ConflictError:
+            kept.add(key)
+    return frozenset(kept)
 
 
-def _report(key: ThreadKey, thread: Thread | None, dry_run: bool, output: Output) -> None:
+def _report(key: ThreadKey, thread: Thread | None, output: Output, *, dry_run: bool, is_kept: bool) -> None:
     count = 0 if thread is None else thread.count
-    value: dict[str, object] = {"thread_id": key.thread_id, "existed": thread is not None, "messages": count}
+    is_deleted = thread is not None and not dry_run and not is_kept
+    value = {"thread_id": key.thread_id, "existed": thread is not None, "messages": count, "deleted": is_deleted}
     if thread is None:
-        output.result(f"{key.thread_id} does not exist", {**value, "deleted": False})
+        told = "does not exist"
+    elif is_kept:
+        told = "is kept: somebody wrote to it meanwhile"
     else:
-        done = "would be deleted" if dry_run else "is deleted"
-        output.result(f"{key.thread_id} {done}, with {count:,} messages", {**value, "deleted": not dry_run})
+        told = f"{'would be' if dry_run else 'is'} deleted, with {count:,} messages"
+    output.result(f"{key.thread_id} {told}", value)

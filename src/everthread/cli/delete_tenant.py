@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import (
-    Output,
-    Place,
-    confirm,
-    dry_run_option,
-    json_option,
-    progress,
-    run,
-    store_command,
-    yes_option,
-)
+from everthread.cli.common import Output, Place, confirm, destructive_command, progress, run
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -40,12 +30,9 @@ command again. An existing file is added to.
 """
 
 
-@store_command(epilog=EXAMPLES)
+@destructive_command(epilog=EXAMPLES)
 @click.argument("name")
 @click.option("--receipt", type=click.Path(dir_okay=False, path_type=Path), help="Where. Default: a new file here.")
-@yes_option
-@dry_run_option
-@json_option
 def delete_tenant(*, place: Place, name: str, receipt: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Erase all threads of a tenant, for good, and write a receipt."""
     if not name or place.tenant not in {"", name}:

@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from everthread.cli.common import (
-    EXIT_FAILED,
-    Age,
-    Output,
-    Place,
-    confirm,
-    dry_run_option,
-    json_option,
-    progress,
-    run,
-    store_command,
-    yes_option,
-)
+from everthread.cli.common import EXIT_FAILED, Age, Output, Place, confirm, destructive_command, progress, run
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -36,7 +24,8 @@ Examples:
 \b
 The oldest messages of each thread go first; a tool result is never cut from its
 call, so a few more may go. --max-idle forgets whole threads, with titles and
-documents. Stopped at any moment, it is simply run again.
+documents. Stopped at any moment, it is simply run again. What comes meanwhile is
+never lost: a thread that somebody writes to may be left for the next run.
 With --json each thread that changed is an object, and the totals are the last.
 A thread that cannot be read is told of, the others are pruned, and the exit
 status is 1.
@@ -59,15 +48,12 @@ class Size(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - gen
         return int(found[1]) * unit
 
 
-@store_command(epilog=EXAMPLES)
+@destructive_command(epilog=EXAMPLES)
 @click.option("--max-messages", type=click.IntRange(min=0), metavar="N", help="Keep at most N messages of a thread.")
 @click.option("--max-size", type=Size(), metavar="SIZE", help="Keep at most so much of a thread, e.g. 5MB.")
 @click.option("--max-age", type=Age(), metavar="AGE", help="Drop messages that are older, e.g. 90d.")
 @click.option("--max-idle", type=Age(), metavar="AGE", help="Forget threads without activity for so long, e.g. 365d.")
 @click.option("--each", is_flag=True, help="Name each thread that changes, as --dry-run and --json do.")
-@yes_option
-@dry_run_option
-@json_option
 def prune(
     *,
     place: Place,
@@ -115,7 +101,7 @@ class _Report:
         self.each, self.dry_run = each, dry_run
         self._output = output
         self._rows: list[Pruned] = []
-        self._totals = {"threads": 0, "shortened": 0, "deleted": 0, "messages": 0, "size": 0, "failed": 0}
+        self._totals = {"threads": 0, "shortened": 0, "deleted": 0, "messages": 0, "size": 0, "busy": 0, "failed": 0}
 
     def add(self, pruned: Pruned) -> None:
         totals = self._totals
@@ -123,6 +109,9 @@ class _Report:
         if pruned.failure is not None:
             totals["failed"] += 1
             self._output.note(f"{pruned.key} is left as it is: {pruned.failure}")
+        if pruned.is_busy:
+            totals["busy"] += 1
+            self._output.note(f"{pruned.key} is left for the next run: somebody wrote to it meanwhile.")
         if not pruned.is_changed:
             return
         totals["deleted" if pruned.is_deleted else "shortened"] += 1
@@ -140,9 +129,10 @@ class _Report:
         self._print_rows()
         totals = self._totals
         done = "Would free" if self.dry_run else "Freed"
+        busy = f" {totals['busy']:,} left for the next run." if totals["busy"] else ""
         self._output.result(
             f"{done} {totals['messages']:,} messages ({file_size(totals['size'])}): {totals['shortened']:,} of "
-            f"{totals['threads']:,} threads shortened, {totals['deleted']:,} deleted.",
+            f"{totals['threads']:,} threads shortened, {totals['deleted']:,} deleted.{busy}",
             {"dry_run": self.dry_run, **totals},
         )
         if totals["failed"]:

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import (
-    Output,
-    Place,
-    confirm,
-    dry_run_option,
-    json_option,
-    run,
-    store_command,
-    yes_option,
-)
+from everthread.cli.common import Output, Place, confirm, destructive_command, run
 from everthread.errors import ConflictError
 from everthread.model import Message
 
@@ -38,12 +29,9 @@ and the tool calls that led to it.
 MOST_SHOWN = 20
 
 
-@store_command(epilog=EXAMPLES)
+@destructive_command(epilog=EXAMPLES)
 @click.argument("thread_id", metavar="THREAD")
 @click.option("--turns", "-n", type=click.IntRange(min=1), default=1, show_default=True, help="How many.")
-@yes_option
-@dry_run_option
-@json_option
 def undo(*, place: Place, thread_id: str, turns: int, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Drop the last turns of a thread, for good."""
     output = Output(as_json=as_json)
@@ -85,12 +73,10 @@ async def _find(store: Store, key: ThreadKey, turns: int) -> _Tail:
 
 
 async def _drop(store: Store, key: ThreadKey, tail: _Tail) -> int:
-    from everthread.threads import existing_thread
-
-    thread = await existing_thread(store, key)
-    if thread.next_seq != tail.next_seq:
-        raise ConflictError(f"Somebody else wrote to {key} meanwhile: nothing was dropped.", thread.next_seq)
-    return (await store.truncate(key, stop=tail.stop)).removed
+    try:
+        return (await store.truncate(key, stop=tail.stop, expected_seq=tail.next_seq)).removed
+    except ConflictError as error:
+        raise ConflictError(f"Somebody wrote to {key} meanwhile: nothing was dropped.", error.actual) from None
 
 
 def _show(tail: _Tail, output: Output) -> None:
