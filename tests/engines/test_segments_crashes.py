@@ -1,0 +1,139 @@
+"""The segment log under kills at every step, and when answers are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import pytest
+
+from everthread.engines.memory import MemoryStore
+from everthread.engines.objects import ObjectStore
+from everthread.errors import (
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from tests.engines.segment_scripts import (
+    AT_ONCE,
+    DELETING,
+    KEY,
+    SCRIPT,
+    Call,
+    appending,
+    message,
+    observed,
+    opened,
+    operations_of,
+    repeated,
+    run,
+)
+from tests.engines.storages import KilledError, MemoryStorage, WatchedStorage, killed_at
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("script", [SCRIPT, DELETING], ids=["changes", "deletion"])
+async def test_killed_at_any_step_and_run_again_it_is_as_if_it_had_never_been_killed(
+    script: Sequence[Call], after: bool
+) -> None:
+    async with MemoryStore(clock=lambda: 1_000_000.0) as oracle:
+        await run(oracle, script)
+        expected = await observed(oracle)
+    for step in range(await operations_of(script)):
+        storage = MemoryStorage()
+        dying = ObjectStore(killed_at(storage, step, after=after), clock=lambda: 1_000_000.0, fence=AT_ONCE)
+        try:
+            done = await run(dying, script)
+        finally:
+            with contextlib.suppress(KilledError):
+                await dying.aclose()
+        async with opened(storage, fence=AT_ONCE) as store:
+            if done < len(script):
+                await repeated(store, script[done])
+            await run(store, script[done + 1 :])
+            assert await observed(store) == expected, f"killed at operation {step}"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_killed_at_any_step_a_call_is_done_or_not_begun(after: bool) -> None:
+    seen: list[object] = []
+    async with MemoryStore(clock=lambda: 1_000_000.0) as oracle:
+        for call in SCRIPT:
+            seen.append(tuple(await oracle.read(KEY)))
+            await call(oracle)
+        seen.append(tuple(await oracle.read(KEY)))
+    for step in range(await operations_of(SCRIPT)):
+        storage = MemoryStorage()
+        dying = ObjectStore(killed_at(storage, step, after=after), clock=lambda: 1_000_000.0, fence=AT_ONCE)
+        done = await run(dying, SCRIPT)
+        async with opened(storage) as store:
+            assert tuple(await store.read(KEY)) in seen[done : done + 2], f"killed at operation {step}"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_thread_whose_writer_was_killed_is_listed(after: bool) -> None:
+    script = [appending(1), appending(2), lambda store: store.truncate(KEY, start=1), appending(3)]
+    for step in range(await operations_of(script)):
+        storage = MemoryStorage()
+        await run(ObjectStore(killed_at(storage, step, after=after), fence=AT_ONCE), script)
+        async with opened(storage) as store:
+            thread = await store.get_thread(KEY)
+            assert (await store.list_threads(KEY.tenant)).items == (() if thread is None else (thread,))
+
+
+# Lost answers
+
+
+async def test_an_append_whose_answer_was_lost_takes_effect_once() -> None:
+    for which in (1, 2):
+        creations = 0
+
+        async def lose(what: str, which: int = which) -> None:
+            nonlocal creations
+            creations += what == "create"
+            if what == "create" and creations == which:
+                raise StoreUnavailableError("no answer")
+
+        storage = MemoryStorage()
+        async with opened(storage) as store:
+            await store.append(KEY, [message(0)])
+        async with opened(WatchedStorage(storage, after=lose)) as store:
+            await store.append(KEY, [message(1)])
+            assert [m.payload for m in await store.read(KEY)] == [message(0).payload, message(1).payload]
+
+
+async def test_a_write_that_gets_no_answer_is_of_unknown_outcome_and_may_be_repeated() -> None:
+    async def lose(what: str) -> None:
+        if what == "create":
+            raise StoreUnavailableError("no answer")
+
+    storage = MemoryStorage()
+    async with opened(storage) as store:
+        await appending(0)(store)
+    async with opened(WatchedStorage(storage, before=lose)) as store:
+        with pytest.raises(OutcomeUnknownError):
+            await appending(1)(store)
+    async with opened(storage) as store:
+        await appending(1)(store)
+        await appending(1)(store)
+        assert len(await store.read(KEY)) == 4
+
+
+async def test_a_late_write_loses_against_the_repetition_of_it() -> None:
+    """A request that hangs in the network while its sender gives up and another process repeats it."""
+    storage, late = MemoryStorage(), asyncio.Event()
+
+    async def hang(what: str) -> None:
+        if what == "create":
+            late.set()
+            await asyncio.Event().wait()
+
+    hanging = WatchedStorage(storage, before=hang)
+    store = ObjectStore(hanging)
+    stuck = asyncio.create_task(appending(1)(store))
+    await late.wait()
+    async with opened(storage) as other:
+        await appending(1)(other)
+        assert await storage.create("t/x/y", "0", b"") is True
+        assert len(await other.read(KEY)) == 2
+    stuck.cancel()
