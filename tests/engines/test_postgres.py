@@ -12,7 +12,9 @@ from everthread.model import ThreadKey
 from everthread.testing import (
     CorruptibleHarness,
     CorruptionSuite,
+    ImportSuite,
     ProcessSuite,
+    RewriteSuite,
     SecretHarness,
     SecretSuite,
     ServerHarness,
@@ -67,6 +69,18 @@ def harness(postgres: PostgresServer) -> PostgresHarness:
 
 
 class TestPostgres(StoreContractSuite):
+    @pytest.fixture
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
+class TestPostgresRewrites(RewriteSuite):
+    @pytest.fixture
+    def harness(self, harness: PostgresHarness) -> PostgresHarness:
+        return harness
+
+
+class TestPostgresImports(ImportSuite):
     @pytest.fixture
     def harness(self, harness: PostgresHarness) -> PostgresHarness:
         return harness

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
-from everthread import ConfigurationError, Retention, SchemaError, ThreadKey, new_message, open_store
-from everthread.engines.postgres import PostgresStore, ddl, row_level_security
+from everthread import (
+    ConfigurationError,
+    ConflictError,
+    Retention,
+    Rewrite,
+    SchemaError,
+    ThreadKey,
+    new_message,
+    open_store,
+)
+from everthread.engines.postgres import PostgresStore, SearchingPostgresStore, ddl, row_level_security
+from everthread.engines.postgres._schema import newest_version
 from tests.postgres_server import PostgresServer, fresh_url
 
 TURN = [new_message({"role": "user", "content": "Hello"})]
@@ -49,6 +61,12 @@ async def role_with_rights(admin: asyncpg.Connection, schema: str) -> str:
     return role
 
 
+async def make_version_3(admin: asyncpg.Connection, schema: str) -> None:
+    """What an earlier release left: its functions take other arguments than today's."""
+    script = (Path(__file__).parent / "postgres_version_3.sql").read_text("utf-8")
+    await admin.execute(f"CREATE SCHEMA {schema};" + re.sub(r"(?<![@\w])@(?=[a-z])", f"{schema}.", script))
+
+
 def _open_and_append(url: str, number: int) -> int:
     async def run() -> int:
         async with open_store(url) as store:
@@ -71,7 +89,7 @@ async def test_fifty_stores_that_open_at_once_make_one_schema(url: str, admin: a
     await asyncio.gather(*(store.open() for store in stores))
     await asyncio.gather(*(store.aclose() for store in stores))
     versions = await admin.fetch(f"SELECT version FROM {schema_of(url)}.migrations ORDER BY version")
-    assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
+    assert [row["version"] for row in versions] == [1, newest_version()]
 
 
 async def test_a_newer_schema_is_refused(url: str, admin: asyncpg.Connection) -> None:
@@ -138,6 +156,43 @@ async def test_the_printed_sql_leaves_out_what_is_there(url: str) -> None:
     assert "CREATE TABLE" in everything
     assert f"CREATE TABLE {schema_of(url)}.threads" not in rest
     assert "CREATE FUNCTION" in rest
+    assert "CREATE FUNCTION" not in ddl(schema_of(url), since=newest_version())
+
+
+async def test_a_database_of_an_earlier_version_is_brought_up_to_date(url: str, admin: asyncpg.Connection) -> None:
+    schema = schema_of(url)
+    await make_version_3(admin, schema)
+    await admin.fetchval(
+        f"SELECT {schema}.append_one(NULL, '', 't', 'first', 7, NULL, NULL, NULL, NULL, ARRAY['\"first\"'::bytea], "
+        "'json', NULL)"
+    )
+    with pytest.raises(SchemaError, match=r"of version 3 .* 4 is needed"):
+        await open_store(url, migrate=False).open()
+    async with open_store(url) as store:
+        key = ThreadKey("t")
+        assert (await store.append(key, TURN, append_id="first")).replayed
+        await store.append(key, TURN)
+        await asyncio.gather(*(store.append(key, TOOLS) for _ in range(3)))
+        assert [message.payload for message in await store.read(key, stop=2)] == [b'"first"', TURN[0].payload]
+        assert (await store.update_thread(key, retention=Retention(max_messages=3))).retention is not None
+        await store.append(key, TURN)
+        assert len(await store.read(key)) == 3
+    assert [r["version"] for r in await admin.fetch(f"SELECT version FROM {schema}.migrations ORDER BY 1")] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    twice = "SELECT proname FROM pg_proc WHERE pronamespace = $1::regnamespace GROUP BY 1 HAVING count(*) > 1"
+    assert await admin.fetch(twice, schema) == []
+
+
+async def test_the_printed_sql_brings_an_earlier_version_up_to_date(url: str, admin: asyncpg.Connection) -> None:
+    schema = schema_of(url)
+    await make_version_3(admin, schema)
+    await admin.execute(ddl(schema, since=3))
+    async with open_store(url, migrate=False) as store:
+        await store.append(ThreadKey("t"), TURN)
 
 
 async def test_prefixes_keep_stores_apart(url: str) -> None:
@@ -179,6 +234,41 @@ async def test_a_role_of_one_tenant_cannot_reach_anothers_rows(
             assert await store.delete_thread(ThreadKey("gone", "a"))
         assert len(await owner.read(secret)) == 1
     await _by_hand(as_role.partition("?")[0], schema, admin)
+
+
+async def test_a_role_of_one_tenant_can_do_all_that_a_store_can(
+    url: str, admin: asyncpg.Connection, postgres: PostgresServer
+) -> None:
+    schema = schema_of(url)
+    role = f"able_{schema}"
+    key, secret = ThreadKey("mine", "a"), ThreadKey("secret", "b")
+    await admin.execute(f"CREATE ROLE {role} LOGIN")
+    async with open_store(url) as owner:
+        for again in range(2):  # the script may be run again
+            await admin.execute(row_level_security(role, "a", schema))
+            await owner.append(ThreadKey(f"old {again}", "a"), TURN)
+        await owner.append(secret, TURN)
+        await admin.execute(f"UPDATE {schema}.threads SET size = 1 WHERE tenant = 'b' OR thread_id = 'old 0'")
+    as_role = postgres.url(user=role, options=f"?schema={schema}&search=true")
+    async with open_store(as_role) as store:
+        assert isinstance(store, SearchingPostgresStore)
+        await store.append(key, TURN)
+        own = Retention(max_messages=2, expire_after=timedelta(days=9))
+        assert (await store.update_thread(key, title="x", retention=own)).retention == own
+        await store.append(key, TOOLS)
+        change = Rewrite(2, TOOLS[1].payload, b'{"role":"user","content":"rome"}')
+        assert await store.rewrite(key, [change]) == 1
+        assert await store.rewrite(secret, [Rewrite(0, TURN[0].payload, b"1")]) == 0
+        begun = datetime(2024, 5, 1)
+        assert (await store.restore_times(key, created_at=begun, updated_at=datetime.now(UTC))).created_ms > 0
+        assert [drift.count for drift in await store.reconcile(mend=True)] == [1, 2]
+        assert len(await store.search("a", "hello")) == 2
+        assert len(await store.search("b", "hello")) == 0
+        with pytest.raises(ConflictError):
+            await store.delete_thread(key, expected_seq=99)
+        assert await store.delete_thread(key, expected_seq=3)
+    assert await admin.fetchval(f"SELECT size FROM {schema}.threads WHERE tenant = 'b'") == 1
+    assert await admin.fetchval(f"SELECT count(*) FROM {schema}.messages WHERE search IS NULL") == 1
 
 
 async def _by_hand(url: str, schema: str, admin: asyncpg.Connection) -> None:

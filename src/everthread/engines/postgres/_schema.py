@@ -7,7 +7,15 @@ from zlib import crc32
 
 import asyncpg
 
-from everthread.engines.postgres._sql import check_name, ledger, migrations, noted, queries, row_level_security_script
+from everthread.engines.postgres._sql import (
+    check_name,
+    functions,
+    ledger,
+    migrations,
+    noted,
+    queries,
+    row_level_security_script,
+)
 from everthread.engines.postgres._text import pack
 from everthread.errors import ConfigurationError, SchemaError
 from everthread.model import check_identifier
@@ -26,8 +34,7 @@ def ddl(schema: str = "everthread", table_prefix: str = "", *, since: int = 0) -
     """
     check_name(schema, "schema")
     check_name(table_prefix, "table_prefix", may_be_empty=True)
-    scripts = list(enumerate(migrations(schema, table_prefix), 1))[since:]
-    steps = [text + noted(version, name, schema, table_prefix) for version, (name, text) in scripts]
+    steps = _steps(schema, table_prefix, since)
     return "\n".join(["BEGIN;", _create_schema(schema), ledger(schema, table_prefix), *steps, "COMMIT;"]) + "\n"
 
 
@@ -45,6 +52,11 @@ def row_level_security(role: str, tenant: str, schema: str = "everthread", table
     return row_level_security_script(role_sql, tenant_sql, schema, table_prefix)
 
 
+def newest_version() -> int:
+    """The version of the tables that this release needs."""
+    return migrations("", "")[-1].version
+
+
 async def prepare(pool: Pool, schema: str, prefix: str, *, migrate: bool) -> None:
     """Checks the database, and brings its schema up to date where it is older or missing.
 
@@ -55,7 +67,7 @@ async def prepare(pool: Pool, schema: str, prefix: str, *, migrate: bool) -> Non
     async with pool.acquire() as connection:
         if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
             raise ConfigurationError(f"The database's encoding is {encoding}; everthread needs UTF8.")
-        newest = len(migrations(schema, prefix))
+        newest = newest_version()
         version = await _version(connection, schema, prefix)
         if version > newest:
             raise SchemaError(
@@ -80,9 +92,14 @@ async def _migrate(connection: Connection, schema: str, prefix: str) -> None:
             await connection.execute(_create_schema(schema))
         await connection.execute(ledger(schema, prefix))
         version = await _version(connection, schema, prefix)
-        for number, (name, text) in list(enumerate(migrations(schema, prefix), 1))[version:]:
-            await connection.execute(text)
-            await connection.execute(noted(number, name, schema, prefix))
+        for step in _steps(schema, prefix, version):
+            await connection.execute(step)
+
+
+def _steps(schema: str, prefix: str, since: int) -> list[str]:
+    missing = [step for step in migrations(schema, prefix) if step.version > since]
+    tables = [step.text + noted(step, schema, prefix) for step in missing]
+    return [*tables, functions(schema, prefix)] if missing else []
 
 
 async def _version(connection: Connection, schema: str, prefix: str) -> int:

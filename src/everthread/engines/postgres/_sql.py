@@ -1,4 +1,4 @@
-"""The statements of ``queries.sql`` by name and the migrations, for a schema and prefix. No connection here."""
+"""The statements of ``queries.sql`` by name, the migrations and the functions, for a schema and prefix. No I/O."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 from functools import cache
 from importlib.resources import files
 
+import msgspec
+
 from everthread.errors import ConfigurationError
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
+_FUNCTION = re.compile(r"^CREATE FUNCTION (@\w+)", re.MULTILINE)
 _OURS = re.compile(r"(?<![@\w])@(?=[a-z])")
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
@@ -21,11 +24,32 @@ def queries(schema: str, prefix: str) -> dict[str, str]:
     return {name: _placed(text, schema, prefix) for name, text in zip(parts[1::2], bare, strict=True)}
 
 
-def migrations(schema: str, prefix: str) -> list[tuple[str, str]]:
-    """Name and text of each migration; the first brings an empty database to version 1."""
-    folder = files("everthread.engines.postgres").joinpath("migrations")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(name, _placed(_text(f"migrations/{name}"), schema, prefix)) for name in names]
+class Migration(msgspec.Struct, frozen=True):
+    """A step from one version of the tables to a later one.
+
+    Attributes:
+        version: That of the tables after it.
+    """
+
+    version: int
+    name: str
+    text: str
+
+
+def migrations(schema: str, prefix: str) -> list[Migration]:
+    """All steps from an empty database on; their versions ascend, with gaps."""
+    return [
+        Migration(int(name.partition("_")[0]), name, _placed(_text(f"migrations/{name}"), schema, prefix))
+        for name in _names("migrations")
+    ]
+
+
+def functions(schema: str, prefix: str) -> str:
+    """Makes all functions anew: each migration is followed by it, so that there is one text of each function."""
+    text = "\n".join(_text(f"functions/{name}") for name in _names("functions"))
+    drops = "".join(f"DROP FUNCTION IF EXISTS {name};\n" for name in _FUNCTION.findall(text))
+    quietly = "SET LOCAL client_min_messages = warning;\n"
+    return _placed(f"{quietly}{drops}\n{text}", schema, prefix)
 
 
 def ledger(schema: str, prefix: str) -> str:
@@ -34,9 +58,9 @@ def ledger(schema: str, prefix: str) -> str:
     return _placed(f"CREATE TABLE IF NOT EXISTS @migrations ({columns});\n", schema, prefix)
 
 
-def noted(version: int, name: str, schema: str, prefix: str) -> str:
+def noted(migration: Migration, schema: str, prefix: str) -> str:
     """Notes a migration as applied."""
-    row = f"{version}, '{name}'"
+    row = f"{migration.version}, '{migration.name}'"
     return _placed(f"INSERT INTO @migrations (version, name) VALUES ({row});\n", schema, prefix)  # noqa: S608
 
 
@@ -56,6 +80,11 @@ def check_name(name: object, what: str, *, may_be_empty: bool = False) -> str:
     if isinstance(name, str) and (_IDENTIFIER.fullmatch(name) or (may_be_empty and not name)):
         return name
     raise ConfigurationError(f"{what} is at most 40 lower-case letters, digits and _, and begins with no digit.")
+
+
+def _names(folder: str) -> list[str]:
+    entries = files("everthread.engines.postgres").joinpath(folder).iterdir()
+    return sorted(entry.name for entry in entries if entry.name.endswith(".sql"))
 
 
 @cache

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import msgspec
 
-from everthread.contract import SupportsDiagnosis
+from everthread.contract import SupportsDiagnosis, SupportsReconciling
 from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._importing import Importing
+from everthread.engines._rewriting import Rewriting
 from everthread.engines.postgres._batch import (
     arguments,
     arguments_of_one,
@@ -26,8 +29,9 @@ from everthread.engines.postgres._connections import Access, Connections, Passwo
 from everthread.engines.postgres._diagnosis import QUERY, facts
 from everthread.engines.postgres._entra import entra_password
 from everthread.engines.postgres._errors import is_of_one, translate
-from everthread.engines.postgres._schema import prepare
-from everthread.engines.postgres._sql import check_name, migrations, queries
+from everthread.engines.postgres._reconciling import drifts
+from everthread.engines.postgres._schema import newest_version, prepare
+from everthread.engines.postgres._sql import check_name, queries
 from everthread.engines.postgres._text import pack, unpack
 from everthread.errors import (
     ConfigurationError,
@@ -40,13 +44,17 @@ from everthread.model import (
     MAX_SEQ,
     Appended,
     Document,
+    Drift,
     Fact,
     Message,
     MessagePage,
     NewMessage,
+    Retention,
+    Rewrite,
     Thread,
     ThreadKey,
     Truncated,
+    check_identifier,
 )
 from everthread.settings import engine_options, flag, mask_url
 
@@ -62,7 +70,7 @@ _PURGE_EVERY = 60.0
 _DELETE_AT_ONCE = 100
 
 
-class PostgresStore(Engine, SupportsDiagnosis):
+class PostgresStore(Rewriting, Importing, Engine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads in a PostgreSQL database (12 or newer), one row a message.
 
     Appends that wait at the same time in one process are one statement and one commit. An append
@@ -173,7 +181,17 @@ class PostgresStore(Engine, SupportsDiagnosis):
     async def _diagnose(self) -> tuple[Fact, ...]:
         (row,) = await self._connections.read(QUERY, self._schema)
         ((version,),) = await self._connections.read(self._queries["schema_version"])
-        return facts(row, schema=self._schema, version=version, newest=len(migrations(self._schema, self._prefix)))
+        return facts(row, schema=self._schema, version=version, newest=newest_version())
+
+    async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
+        check_identifier(tenant, "tenant", may_be_empty=True)
+        return await self._call(self._reconcile(mend=mend))
+
+    async def _reconcile(self, *, mend: bool) -> tuple[Drift, ...]:
+        return tuple([drift async for drift in self._drifts(mend=mend) if drift.count])
+
+    def _drifts(self, *, mend: bool) -> AsyncIterator[Drift]:
+        return drifts(self._repeat, mend=mend)
 
     async def _open(self) -> None:
         await self._connections.open()
@@ -242,11 +260,34 @@ class PostgresStore(Engine, SupportsDiagnosis):
         below = MAX_SEQ + 1 if before is None else before
         return _page((await self._fetch("read_last", *_names(key), below, count, self._now_ms()))[::-1])
 
-    async def _truncate(self, key: ThreadKey, start: int, stop: int | None) -> Truncated:
-        rows = await self._write("truncate", *_names(key), start, stop, self._now_ms())
+    async def _truncate(
+        self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
+    ) -> Truncated:
+        rows = await self._write("truncate", *_names(key), start, stop, expected_seq, self._now_ms())
         if not rows:
             raise ThreadNotFoundError(f"There is no {key}.")
-        return Truncated(*rows[0])
+        removed, head_seq, next_seq = rows[0]
+        if removed is None:
+            raise _elsewhere(key, next_seq, expected_seq)
+        return Truncated(removed, head_seq, next_seq)
+
+    async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        return await self._rewrite_with_words(key, changes, None, None)
+
+    async def _rewrite_with_words(
+        self,
+        key: ThreadKey,
+        changes: Sequence[Rewrite],
+        formats: Sequence[str | None] | None,
+        texts: Sequence[str | None] | None,
+    ) -> int:
+        size = sum(len(change.old) + len(change.new) for change in changes)
+        if size > MAX_TURN_BYTES:
+            what = f"Rewriting {size:,} bytes (old and new) of {key}: at most {MAX_TURN_BYTES:,} go into one call."
+            raise LimitExceededError(what, size, MAX_TURN_BYTES)
+        payloads = [[change.old for change in changes], [change.new for change in changes]]
+        what = (*_names(key), [change.seq for change in changes], *payloads, formats, texts, self._language)
+        return (await self._write("rewrite", *what, self._now_ms()))[0][0]
 
     # Threads
 
@@ -265,7 +306,7 @@ class PostgresStore(Engine, SupportsDiagnosis):
         title = None if change.title is None else pack(change.title)
         metadata = None if change.metadata is None else change.metadata.decode()
         what = (*_names(key), self._now_ms(), title, metadata, change.expected_revision)
-        rows = await self._write("update_thread", *what)
+        rows = await self._write("update_thread", *what, *_retention(change))
         if rows:
             return _thread(key.tenant, rows[0])
         current = await self._get_thread(key)
@@ -274,8 +315,17 @@ class PostgresStore(Engine, SupportsDiagnosis):
         conflict = f"{key} has revision {current.revision}, not {change.expected_revision}."
         raise ConflictError(conflict, current.revision)
 
-    async def _delete_thread(self, key: ThreadKey) -> bool:
-        return (await self._write("delete_thread", *_names(key), self._now_ms()))[0][0]
+    async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
+        rows = await self._write("restore_times", *_names(key), self._now_ms(), created_ms, updated_ms)
+        if not rows:
+            raise ThreadNotFoundError(f"There is no {key}.")
+        return _thread(key.tenant, rows[0])
+
+    async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
+        lived, kept_at = (await self._write("delete_thread", *_names(key), expected_seq, self._now_ms()))[0]
+        if kept_at is not None:
+            raise _elsewhere(key, kept_at, expected_seq)
+        return lived
 
     async def _delete_tenant(self, tenant: str) -> int:
         lived, last = 0, None
@@ -315,6 +365,9 @@ class PostgresStore(Engine, SupportsDiagnosis):
     async def _write(self, query: str, *args: object) -> Sequence[Record]:
         return await self._connections.write(self._queries[query], *args)
 
+    async def _repeat(self, query: str, *args: object) -> Sequence[Record]:
+        return await self._connections.append(self._queries[query], args)
+
     def _now_ms(self) -> int | None:
         return int(self._clock() * 1000) if self._has_own_clock else None
 
@@ -347,7 +400,9 @@ def _message(_head: int, _next: int, seq: int, payload: bytes, format: str, crea
 
 
 def _thread(tenant: str, row: Record) -> Thread:
-    thread_id, head_seq, next_seq, count, size, created, updated, title, metadata, revision, expires = row
+    thread_id, head_seq, next_seq, count, size, created, updated, title, metadata, revision, expires = row[:11]
+    has_retention, own_most, own_expire = row[11:]
+    retention = Retention(own_most, _duration(own_expire)) if has_retention else None
     return Thread(
         ThreadKey(unpack(thread_id), tenant),
         head_seq,
@@ -360,7 +415,23 @@ def _thread(tenant: str, row: Record) -> Thread:
         cast(Mapping[str, object], msgspec.json.decode(metadata)),
         revision,
         expires,
+        retention,
     )
+
+
+def _retention(change: ThreadChange) -> tuple[bool, bool, int | None, int | None, int | None]:
+    if change.retention is None:
+        return False, False, None, None, None
+    own = change.own_retention or Retention()
+    return True, change.own_retention is not None, own.max_messages, own.expire_ms, change.expire_ms
+
+
+def _duration(milliseconds: int | None) -> timedelta | None:
+    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
+
+
+def _elsewhere(key: ThreadKey, next_seq: int, expected_seq: int | None) -> ConflictError:
+    return ConflictError(f"The next position of {key} is {next_seq}, not {expected_seq}.", next_seq)
 
 
 def _check_seconds(value: object, what: str) -> None:

@@ -1,3 +1,73 @@
+-- A database as version 3 made it. Kept as it was, so that bringing it up to date can be tested.
+
+CREATE TABLE @migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+INSERT INTO @migrations (version, name) VALUES (1, '0001_tables.sql'), (2, '0002_append.sql'), (3, '0003_changes.sql');
+
+-- What is kept. "@" stands for the schema and the table prefix.
+
+-- One row a thread. Its lock is what serialises the writers of a thread.
+-- Identifiers are text that sorts by bytes; NUL, which PostgreSQL's text lacks, is escaped by the client.
+CREATE TABLE @threads (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant      text COLLATE "C" NOT NULL,
+    thread_id   text COLLATE "C" NOT NULL,
+    head_seq    bigint NOT NULL DEFAULT 0,   -- oldest kept position; next_seq when nothing is kept
+    next_seq    bigint NOT NULL DEFAULT 0,   -- never goes back
+    count       bigint NOT NULL DEFAULT 0,
+    size        bigint NOT NULL DEFAULT 0,   -- bytes of all payloads
+    appends     bigint NOT NULL DEFAULT 0,   -- numbers the remembered append ids
+    created_ms  bigint NOT NULL,             -- milliseconds since 1970, as all times here
+    updated_ms  bigint NOT NULL,
+    expires_ms  bigint,
+    revision    bigint NOT NULL DEFAULT 0,
+    title       text,
+    metadata    text NOT NULL DEFAULT '{}',
+    open_ids    bytea[] NOT NULL DEFAULT '{}',   -- tool calls without a result yet, oldest first
+    open_at     bigint[] NOT NULL DEFAULT '{}',  -- and the position of each
+    UNIQUE (tenant, thread_id)
+) WITH (fillfactor = 80);
+
+CREATE INDEX ON @threads (tenant, updated_ms, thread_id);
+CREATE INDEX ON @threads (expires_ms) WHERE expires_ms IS NOT NULL;
+
+-- One row a message. The payload is text and not jsonb, so that it comes back byte for byte.
+CREATE TABLE @messages (
+    thread     bigint NOT NULL,
+    seq        bigint NOT NULL,
+    turn       bigint NOT NULL,   -- position of the first message of its turn
+    format     text NOT NULL,
+    payload    text NOT NULL,
+    created_ms bigint NOT NULL,
+    tied_to    bigint,            -- the thread may not be cut between this position and the row's own
+    search     tsvector,          -- null unless search is on
+    PRIMARY KEY (thread, seq)
+);
+
+CREATE INDEX ON @messages (thread, seq) INCLUDE (tied_to) WHERE tied_to IS NOT NULL;
+CREATE INDEX ON @messages USING gin (search) WHERE search IS NOT NULL;
+
+-- The newest append ids of each thread, so that a repeated append is known also after its messages were trimmed.
+CREATE TABLE @appends (
+    thread    bigint NOT NULL,
+    append_id text COLLATE "C" NOT NULL,
+    number    bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    next_seq  bigint NOT NULL,
+    PRIMARY KEY (thread, append_id)
+);
+
+CREATE TABLE @documents (
+    thread     bigint NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    value      text NOT NULL,
+    revision   bigint NOT NULL,
+    updated_ms bigint NOT NULL,
+    PRIMARY KEY (thread, name)
+);
+
+-- Threads that expired: their rows in the other tables are out of reach and wait to be purged.
+CREATE TABLE @erased (thread bigint PRIMARY KEY);
+
 -- Appending: one call writes a batch of turns to any threads, each turn succeeding or failing by itself.
 
 -- The time by the server's clock, unless the client gives one.
@@ -349,4 +419,156 @@ BEGIN
         i := j + 1;
         k := l + 1;
     END LOOP;
+END $$;
+
+-- Truncating, documents, deleting and purging: each is one call that locks the thread's row first.
+
+-- The locked row of a live thread, or nothing.
+CREATE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+    SELECT id FROM @threads
+    WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
+    FOR UPDATE
+$$;
+
+-- Drops a thread's messages at and above the last safe cut at or below a position.
+CREATE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_stop bigint := p_stop;
+    v_span record;
+BEGIN
+    SELECT seq, tied_to INTO v_span FROM @messages
+    WHERE thread = p_thread AND tied_to IS NOT NULL AND seq >= p_stop ORDER BY seq LIMIT 1;
+    IF v_span.tied_to < p_stop THEN
+        v_stop := v_span.tied_to;
+    END IF;
+    WITH dropped AS (
+        DELETE FROM @messages WHERE thread = p_thread AND seq >= v_stop RETURNING octet_length(payload) AS size
+    ), totals AS (
+        SELECT count(*) AS count, coalesce(sum(size), 0) AS size FROM dropped
+    )
+    UPDATE @threads t SET
+        count = t.count - totals.count,
+        size = t.size - totals.size,
+        head_seq = CASE WHEN t.count = totals.count THEN t.next_seq ELSE t.head_seq END,
+        open_ids = ARRAY(SELECT o.id FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                         WHERE o.at < v_stop ORDER BY o.n),
+        open_at = ARRAY(SELECT o.at FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                        WHERE o.at < v_stop ORDER BY o.n)
+    FROM totals WHERE t.id = p_thread;
+END $$;
+
+-- Keeps the positions from p_start to below p_stop; gives nothing for an unknown thread.
+CREATE FUNCTION @truncate(p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_now bigint)
+RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_thread bigint := @locked(p_tenant, p_thread, p_now);
+    v_before bigint;
+    v_next bigint;
+BEGIN
+    SELECT t.count, t.next_seq INTO v_before, v_next FROM @threads t WHERE t.id = v_thread;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM @drop_head(v_thread, p_start);
+    IF p_stop < v_next THEN
+        PERFORM @drop_tail(v_thread, p_stop);
+    END IF;
+    RETURN QUERY UPDATE @threads t
+        SET updated_ms = CASE WHEN p_stop IS NULL THEN updated_ms ELSE @now(p_now) END WHERE t.id = v_thread
+        RETURNING v_before - t.count, t.head_seq, t.next_seq;
+END $$;
+
+-- Writes a document; p_expected is the revision that it must have. Gives the revision, and whether it was written.
+CREATE FUNCTION @put_document(p_tenant text, p_thread text, p_name text, p_value bytea, p_expected bigint, p_now bigint)
+RETURNS TABLE (written boolean, revision bigint, updated_ms bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_new bigint[] := @claim(ARRAY[p_tenant], ARRAY[p_thread], @now(p_now));
+    v_now bigint := @now(p_now);
+    v_thread bigint;
+    v_revision bigint;
+BEGIN
+    SELECT t.id INTO v_thread FROM @threads t WHERE t.tenant = p_tenant AND t.thread_id = p_thread;
+    SELECT d.revision INTO v_revision FROM @documents d WHERE d.thread = v_thread AND d.name = p_name;
+    v_revision := coalesce(v_revision, 0);
+    IF p_expected <> v_revision THEN
+        DELETE FROM @threads t WHERE t.id = ANY (v_new);
+        RETURN QUERY SELECT false, v_revision, v_now;
+    ELSE
+        INSERT INTO @documents AS d (thread, name, value, revision, updated_ms)
+        VALUES (v_thread, p_name, convert_from(p_value, 'UTF8'), v_revision + 1, v_now)
+        ON CONFLICT (thread, name) DO UPDATE SET
+            value = excluded.value, revision = excluded.revision, updated_ms = excluded.updated_ms;
+        RETURN QUERY SELECT true, v_revision + 1, v_now;
+    END IF;
+END $$;
+
+-- Removes all that is kept of threads. Their rows go last: whether the others may be touched can depend on them.
+CREATE FUNCTION @erase(p_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM @messages WHERE thread = ANY (p_ids);
+    DELETE FROM @appends WHERE thread = ANY (p_ids);
+    DELETE FROM @documents WHERE thread = ANY (p_ids);
+    DELETE FROM @threads WHERE id = ANY (p_ids);
+END $$;
+
+-- Forgets a thread; says whether there was one that had not expired.
+CREATE FUNCTION @delete_thread(p_tenant text, p_thread text, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_row record;
+BEGIN
+    SELECT id, expires_ms INTO v_row FROM @threads WHERE tenant = p_tenant AND thread_id = p_thread FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM @erase(ARRAY[v_row.id]);
+    RETURN v_row.expires_ms IS NULL OR v_row.expires_ms > @now(p_now);
+END $$;
+
+-- Forgets a tenant's next p_limit threads after p_after; gives how many lived, and where to go on (null at the end).
+CREATE FUNCTION @delete_tenant(p_tenant text, p_after text, p_limit int, p_now bigint)
+RETURNS TABLE (lived bigint, last_thread text) LANGUAGE plpgsql AS $$
+DECLARE
+    v_ids bigint[];
+BEGIN
+    WITH locked AS MATERIALIZED (
+        SELECT id, thread_id, expires_ms FROM @threads
+        WHERE tenant = p_tenant AND (p_after IS NULL OR thread_id > p_after) ORDER BY thread_id LIMIT p_limit FOR UPDATE
+    )
+    SELECT array_agg(id), count(*) FILTER (WHERE expires_ms IS NULL OR expires_ms > @now(p_now)), max(thread_id)
+    INTO v_ids, lived, last_thread FROM locked;
+    PERFORM @erase(v_ids);
+    RETURN NEXT;
+END $$;
+
+-- Removes at most p_limit messages of threads that have expired; gives whether there may be more to do.
+CREATE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_thread bigint;
+    v_removed int;
+    v_left int := p_limit;
+BEGIN
+    WITH expired AS (
+        DELETE FROM @threads WHERE id IN (
+            SELECT id FROM @threads WHERE expires_ms <= @now(p_now) ORDER BY expires_ms LIMIT p_limit
+            FOR UPDATE SKIP LOCKED)
+        RETURNING id
+    )
+    INSERT INTO @erased SELECT id FROM expired;
+    -- Whoever may write to this table must not thereby reach threads that exist.
+    DELETE FROM @erased e USING @threads t WHERE t.id = e.thread;
+    FOR v_thread IN SELECT thread FROM @erased ORDER BY thread LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+        DELETE FROM @messages WHERE thread = v_thread AND seq IN (
+            SELECT seq FROM @messages WHERE thread = v_thread ORDER BY seq LIMIT v_left);
+        GET DIAGNOSTICS v_removed = ROW_COUNT;
+        v_left := v_left - v_removed;
+        IF v_left = 0 THEN
+            RETURN true;
+        END IF;
+        DELETE FROM @appends WHERE thread = v_thread;
+        DELETE FROM @documents WHERE thread = v_thread;
+        DELETE FROM @erased WHERE thread = v_thread;
+    END LOOP;
+    RETURN EXISTS (SELECT FROM @erased);
 END $$;

@@ -1,4 +1,4 @@
--- Truncating, documents, deleting and purging: each is one call that locks the thread's row first.
+-- Truncating, rewriting, documents, deleting and purging: each is one call that locks the thread's row first.
 
 -- The locked row of a live thread, or nothing.
 CREATE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
@@ -35,16 +35,23 @@ BEGIN
 END $$;
 
 -- Keeps the positions from p_start to below p_stop; gives nothing for an unknown thread.
-CREATE FUNCTION @truncate(p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_now bigint)
-RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
+-- Drops nothing, and gives null for how many went, where the next position is not p_expected (null: any).
+CREATE FUNCTION @truncate(
+    p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_expected bigint, p_now bigint
+) RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_thread bigint := @locked(p_tenant, p_thread, p_now);
     v_before bigint;
+    v_head bigint;
     v_next bigint;
 BEGIN
-    SELECT t.count, t.next_seq INTO v_before, v_next FROM @threads t WHERE t.id = v_thread;
+    SELECT t.count, t.head_seq, t.next_seq INTO v_before, v_head, v_next FROM @threads t WHERE t.id = v_thread;
     IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF p_expected <> v_next THEN
+        RETURN QUERY SELECT NULL::bigint, v_head, v_next;
         RETURN;
     END IF;
     PERFORM @drop_head(v_thread, p_start);
@@ -54,6 +61,32 @@ BEGIN
     RETURN QUERY UPDATE @threads t
         SET updated_ms = CASE WHEN p_stop IS NULL THEN updated_ms ELSE @now(p_now) END WHERE t.id = v_thread
         RETURNING v_before - t.count, t.head_seq, t.next_seq;
+END $$;
+
+-- Puts payloads in the place of those that still are what p_old says; gives how many. Words go with their payload.
+CREATE FUNCTION @rewrite(
+    p_tenant text, p_thread text, p_seqs bigint[], p_old bytea[], p_new bytea[], p_formats text[], p_texts text[],
+    p_language text, p_now bigint
+) RETURNS bigint LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    v_thread bigint := @locked(p_tenant, p_thread, p_now);
+    v_language regconfig := p_language;
+    v_done bigint;
+    v_more bigint;
+BEGIN
+    WITH changed AS (
+        UPDATE @messages m SET
+            payload = convert_from(c.new, 'UTF8'),
+            search = CASE WHEN c.text IS NOT NULL THEN @words(v_language, c.text, p_tenant) END,
+            search_language = CASE WHEN c.text IS NOT NULL THEN p_language END
+        FROM unnest(p_seqs, p_old, p_new, p_formats, p_texts) AS c (seq, old, new, format, text)
+        WHERE m.thread = v_thread AND m.seq = c.seq AND (c.text IS NULL OR m.format = c.format)
+            AND convert_to(m.payload, 'UTF8') = c.old
+        RETURNING octet_length(c.new) - octet_length(c.old) AS more
+    )
+    SELECT count(*), coalesce(sum(more), 0) INTO v_done, v_more FROM changed;
+    UPDATE @threads SET size = size + v_more WHERE id = v_thread AND v_more <> 0;
+    RETURN v_done;
 END $$;
 
 -- Writes a document; p_expected is the revision that it must have. Gives the revision, and whether it was written.
@@ -90,17 +123,22 @@ BEGIN
     DELETE FROM @threads WHERE id = ANY (p_ids);
 END $$;
 
--- Forgets a thread; says whether there was one that had not expired.
-CREATE FUNCTION @delete_thread(p_tenant text, p_thread text, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Forgets a thread whose next position is p_expected (null: any). Gives whether there was one that had not expired;
+-- and its next position, if that kept it.
+CREATE FUNCTION @delete_thread(p_tenant text, p_thread text, p_expected bigint, p_now bigint)
+RETURNS TABLE (lived boolean, kept_at bigint) LANGUAGE plpgsql AS $$
 DECLARE
     v_row record;
 BEGIN
-    SELECT id, expires_ms INTO v_row FROM @threads WHERE tenant = p_tenant AND thread_id = p_thread FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN false;
+    SELECT id, expires_ms, next_seq INTO v_row FROM @threads
+    WHERE tenant = p_tenant AND thread_id = p_thread FOR UPDATE;
+    lived := FOUND AND (v_row.expires_ms IS NULL OR v_row.expires_ms > @now(p_now));
+    IF lived AND p_expected <> v_row.next_seq THEN
+        kept_at := v_row.next_seq;
+    ELSIF FOUND THEN
+        PERFORM @erase(ARRAY[v_row.id]);
     END IF;
-    PERFORM @erase(ARRAY[v_row.id]);
-    RETURN v_row.expires_ms IS NULL OR v_row.expires_ms > @now(p_now);
+    RETURN NEXT;
 END $$;
 
 -- Forgets a tenant's next p_limit threads after p_after; gives how many lived, and where to go on (null at the end).
