@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
 
+from everthread import ThreadKey
+from everthread.engines.redis._keys import ThreadNames
 from tests.servers import REDIS_LIKE, Server, answers_ping, free_port, scratch_folder
 
 PRIMARY_NAME = "conversations"
@@ -30,6 +36,20 @@ def eventually(is_so: Callable[[], bool], seconds: float = 40) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the servers did not come to it")
         time.sleep(0.05)
+
+
+async def soon(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Returns when something has become so: for what is to be true a round trip later."""
+    async with asyncio.timeout(20):
+        while not await is_so():
+            await asyncio.sleep(0.01)
+
+
+async def soon_or_late(is_so: Callable[[], bool]) -> None:
+    """Returns when something has become so: for what may take as long as a failover."""
+    async with asyncio.timeout(60):
+        while not is_so():
+            await asyncio.sleep(0.02)
 
 
 def ask(port: int, *command: str) -> object:
@@ -98,6 +118,30 @@ class Cluster(Topology):
 
 class Sentinels(Topology):
     """A primary and two replicas, with three sentinels that make another one the primary when it is gone."""
+
+
+def send(how: signal.Signals) -> Callable[[Server], None]:
+    """What sends a signal to a server."""
+
+    def sending(server: Server) -> None:
+        assert server.process is not None
+        os.kill(server.process.pid, how)
+
+    return sending
+
+
+def keys_on(cluster: Cluster, prefix: str, server: Server, count: int) -> list[ThreadKey]:
+    """Threads that a server keeps."""
+    slots = {first + i for first, last in _slots_of(server) for i in range(last - first + 1)}
+    names = (ThreadKey(f"k{i}") for i in itertools.count())
+    mine = (key for key in names if ThreadNames(prefix, key, spread=True).slot in slots)
+    return list(itertools.islice(mine, count))
+
+
+def _slots_of(server: Server) -> list[tuple[int, int]]:
+    rows = ask(server.port, "CLUSTER", "SLOTS")
+    assert isinstance(rows, list)
+    return [(first, last) for first, last, primary, *_ in rows if primary[1] == server.port]
 
 
 @contextlib.contextmanager

@@ -92,6 +92,7 @@ RIGHTS = (
 )
 MORE_RIGHTS = {"cluster": "+asking +cluster|slots", "sentinel": "+role", "wait_replicas": "+wait"}
 """As docs/engines/redis.md lists them."""
+KEYS = ("~chat_messages:*", "~chat_messages@*", "~{*")
 
 
 async def use_everything(store: Store) -> None:
@@ -118,13 +119,19 @@ async def use_everything(store: Store) -> None:
 async def test_a_user_with_only_the_documented_rights_can_do_everything(kind: str, make: Callable[[], Any]) -> None:
     manual = " ".join(Path("docs/engines/redis.md").read_text().split())
     rights = [*RIGHTS.split(), *MORE_RIGHTS[kind].split(), *MORE_RIGHTS["wait_replicas"].split()]
+    assert RIGHTS in manual
     assert all(f"`{more}`" in manual for more in MORE_RIGHTS.values())
     with make() as topology:
         for server in topology.servers:
-            keys = ["~chat_messages:*", "~chat_messages@*", "~{*"]
-            ask(server.port, "ACL", "SETUSER", "app", "on", ">pw", *keys, "-@all", *rights)
+            ask(server.port, "ACL", "SETUSER", "app", "on", ">pw", *KEYS, "-@all", *rights)
         async with open_store(f"{topology.url}?wait_replicas=1".replace("://", "://app:pw@")) as store:
             await use_everything(store)
+
+
+async def test_a_user_of_a_single_server_needs_no_more_than_the_documented_rights(server: Server) -> None:
+    ask(server.port, "ACL", "SETUSER", "app", "on", ">pw", *KEYS, "-@all", *RIGHTS.split())
+    async with open_store(f"redis://app:pw@127.0.0.1:{server.port}/1") as store:
+        await use_everything(store)
 
 
 @pytest.mark.parametrize("rights", [RIGHTS, f"{RIGHTS} {MORE_RIGHTS['wait_replicas']}"])
