@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from everthread import open_store
+from everthread import Retention, open_store
 from tests.cli.driving import PROGRAM, piped
 from tests.keeping_small.threads import KEY, positions, said
 from tests.readme import ROOT, run_example
@@ -17,12 +18,21 @@ OPERATING = (ROOT / "docs" / "operating.md").read_text()
 COMMANDS = sorted(set(re.findall(r"everthread prune .*--yes", OPERATING)))
 
 
-async def test_the_library_example_prunes(tmp_path: Path) -> None:
-    found = re.search(r"<!-- example: prune -->\n```python\n(.*?)```", OPERATING, re.DOTALL)
+def example(name: str) -> str:
+    found = re.search(rf"<!-- example: {name} -->\n```python\n(.*?)```", OPERATING, re.DOTALL)
     assert found is not None
+    return found[1]
+
+
+def test_the_example_of_retention_sets_it(tmp_path: Path) -> None:
+    told = run_example(example("retention"), tmp_path)
+    assert told == f"{Retention(500, timedelta(days=90))} True\n"
+
+
+async def test_the_library_example_prunes(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{tmp_path}/threads.db") as store:
         await store.append(KEY, [said("x") for _ in range(501)])
-        assert run_example(found[1], tmp_path) == f"thread 'trip' 1 {len(said('x').payload)}\n"
+        assert run_example(example("prune"), tmp_path) == f"thread 'trip' 1 {len(said('x').payload)}\n"
         assert len(await positions(store)) == 500
 
 

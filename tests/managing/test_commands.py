@@ -320,7 +320,19 @@ def test_a_wrong_store_or_thread_id_fails_in_one_line() -> None:
         assert result.stderr.startswith("Error: ")
 
 
-MANAGING = ("threads", "show", "rename", "tag", "delete", "fork", "undo", "delete-tenant", "config", "completion")
+MANAGING = (
+    "threads",
+    "show",
+    "rename",
+    "tag",
+    "retention",
+    "delete",
+    "fork",
+    "undo",
+    "delete-tenant",
+    "config",
+    "completion",
+)
 
 
 @pytest.mark.parametrize("command", MANAGING)

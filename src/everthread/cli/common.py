@@ -282,7 +282,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("This destroys data, and nobody can be asked here: give --yes, or see --dry-run first.")
+        raise click.UsageError("This destroys data, and nobody can be asked here: give --yes.")
     click.confirm(question, abort=True, err=True)
 
 

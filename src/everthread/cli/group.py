@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": "everthread.cli.doctor",
     "tag": "everthread.cli.tag",
     "rename": "everthread.cli.rename",
+    "retention": "everthread.cli.retention",
     "rewrap": "everthread.cli.rewrap",
     "new-key": "everthread.cli.new_key",
     "search": "everthread.cli.search",

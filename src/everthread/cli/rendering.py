@@ -13,6 +13,7 @@ from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from everthread import codec
+from everthread.cli.durations import in_words
 from everthread.codec import Media, View
 from everthread.errors import CorruptRecordError
 from everthread.model import Message, Thread
@@ -211,6 +212,21 @@ def thread_line(
     line = Text(f"{number:>3}  ", style="bold").append(name, style="not bold")
     fits = width is None or line.cell_len + 2 + len(facts) <= width
     return line.append(("  " if fits else "\n     ") + facts, style="not bold dim")
+
+
+def retention_words(thread: Thread, now: datetime) -> str:
+    """What a thread keeps: its own retention, or that of its store, and when it will be forgotten."""
+    own, when = thread.retention, thread.expires_at
+    if own is None:
+        kept = "what its store keeps"
+    elif own.max_messages is None:
+        kept = "all messages"
+    else:
+        kept = f"its newest {own.max_messages:,} messages"
+    if when is None:
+        return kept
+    after = f" {in_words(own.expire_after)} after its last activity," if own and own.expire_after else ""
+    return f"{kept}; forgotten{after} on {when.astimezone(now.tzinfo):%Y-%m-%d at %H:%M}"
 
 
 def heading_lines(facts: Sequence[tuple[str, str]], width: int | None) -> Iterator[Text]:

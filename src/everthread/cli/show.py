@@ -105,11 +105,13 @@ async def _kept(store: Store, thread: Thread, last: int | None, start: int) -> A
 
 
 def _show_heading(thread: Thread, location: str, output: Output) -> None:
-    from everthread.cli.rendering import heading_lines
+    from everthread.cli.rendering import heading_lines, retention_words
 
     facts = [("thread", thread.key.thread_id), ("kept in", location), ("messages", f"{thread.count:,}")]
     if thread.title:
         facts.insert(1, ("title", thread.title))
+    if thread.retention is not None or thread.expires_ms is not None:
+        facts.append(("keeps", retention_words(thread, datetime.now().astimezone())))
     if thread.metadata:
         facts.append(("metadata", msgspec.json.encode(thread.metadata).decode()))
     output.show(*heading_lines(facts, output.width), "")

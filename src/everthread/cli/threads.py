@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from everthread.cli.common import Age, Output, Place, Tag, json_option, run, store_command
+from everthread.cli.retention import limits
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -85,7 +86,7 @@ class _Listing:
             if cursor is None or self._left == 0:
                 break
         if cursor is not None:
-            self._output.note(f"More: everthread threads --cursor {cursor}")
+            self._output.note(f"More: the same with --cursor {cursor}")
         self._say_if_none("There are no threads here yet.")
 
     async def filtered(self, store: Store, only: ThreadFilter) -> None:
@@ -148,5 +149,6 @@ def _value(number: int, thread: Thread) -> dict[str, object]:
         "created": thread.created_at,
         "last_activity": thread.updated_at,
         "expires": thread.expires_at,
+        "retention": None if thread.retention is None else limits(thread.retention),
         "metadata": thread.metadata,
     }
