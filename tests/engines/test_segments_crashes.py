@@ -14,10 +14,12 @@ from everthread.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from everthread.testing import Clock
 from tests.engines.segment_scripts import (
     AT_ONCE,
     DELETING,
     KEY,
+    REWRITING,
     SCRIPT,
     Call,
     appending,
@@ -32,7 +34,7 @@ from tests.engines.storages import KilledError, MemoryStorage, WatchedStorage, k
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("script", [SCRIPT, DELETING], ids=["changes", "deletion"])
+@pytest.mark.parametrize("script", [SCRIPT, DELETING, REWRITING], ids=["changes", "deletion", "rewriting"])
 async def test_killed_at_any_step_and_run_again_it_is_as_if_it_had_never_been_killed(
     script: Sequence[Call], after: bool
 ) -> None:
@@ -55,17 +57,18 @@ async def test_killed_at_any_step_and_run_again_it_is_as_if_it_had_never_been_ki
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_killed_at_any_step_a_call_is_done_or_not_begun(after: bool) -> None:
+@pytest.mark.parametrize("script", [SCRIPT, REWRITING], ids=["changes", "rewriting"])
+async def test_killed_at_any_step_a_call_is_done_or_not_begun(script: Sequence[Call], after: bool) -> None:
     seen: list[object] = []
     async with MemoryStore(clock=lambda: 1_000_000.0) as oracle:
-        for call in SCRIPT:
+        for call in script:
             seen.append(tuple(await oracle.read(KEY)))
             await call(oracle)
         seen.append(tuple(await oracle.read(KEY)))
-    for step in range(await operations_of(SCRIPT)):
+    for step in range(await operations_of(script)):
         storage = MemoryStorage()
         dying = ObjectStore(killed_at(storage, step, after=after), clock=lambda: 1_000_000.0, fence=AT_ONCE)
-        done = await run(dying, SCRIPT)
+        done = await run(dying, script)
         async with opened(storage) as store:
             assert tuple(await store.read(KEY)) in seen[done : done + 2], f"killed at operation {step}"
 
@@ -82,6 +85,31 @@ async def test_a_thread_whose_writer_was_killed_is_listed(after: bool) -> None:
 
 
 # Lost answers
+
+
+class WithoutMarkers(MemoryStorage):
+    """Takes no new markers for as long as it is told so."""
+
+    takes_markers = True
+
+    async def create(self, folder: str, name: str, data: bytes) -> bool:
+        if folder.startswith("r/") and not self.takes_markers:
+            raise StoreUnavailableError("no answer")
+        return await super().create(folder, name, data)
+
+
+async def test_a_thread_whose_marker_could_not_be_written_is_listed_all_the_same() -> None:
+    storage = WithoutMarkers()
+    clock = Clock()
+    async with ObjectStore(storage, clock=clock) as store:
+        await appending(1)(store)
+        clock.advance(1)
+        storage.takes_markers = False
+        await appending(2)(store)
+    storage.takes_markers = True
+    async with ObjectStore(storage, clock=clock) as store:
+        (thread,) = (await store.list_threads(KEY.tenant)).items
+        assert thread == await store.get_thread(KEY)
 
 
 async def test_an_append_whose_answer_was_lost_takes_effect_once() -> None:

@@ -57,10 +57,13 @@ class Announcement:
             self._written.add(name)
 
     async def settle(self, state: State | None) -> None:
-        """Removes the markers that do not belong to the thread as it was left."""
+        """Removes the markers that do not belong to the thread as it was left, once the one that does is there."""
         stale = {*self._written, self.replaces} - {marker_name(self._place, state), ""}
-        if stale:
-            await self._storage.delete(self._folder, stale)
+        if not stale:
+            return
+        if state is not None and not state.gone:
+            await self(state)
+        await self._storage.delete(self._folder, stale)
 
 
 class Listing:
