@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from everthread.contract import Store
+from everthread.contract import Store, SupportsRewrite
 from everthread.engines._segments.log import Fence
 from everthread.engines._segments.storage import Storage
 from everthread.engines.objects import ObjectStore
 from everthread.errors import (
     ConflictError,
 )
-from everthread.model import NewMessage, Retention, ThreadKey
+from everthread.model import NewMessage, Retention, Rewrite, ThreadKey
 from tests.engines.storages import KilledError, MemoryStorage, WatchedStorage
 
 KEY = ThreadKey("a thread", "a tenant")
@@ -69,6 +69,31 @@ DELETING: list[Call] = [
     lambda store: store.delete_thread(KEY),
     appending(4),
     lambda store: store.put_document(KEY, "e", b"1", expected_revision=0),
+]
+
+
+def rewriting(*numbers: int) -> Call:
+    """Puts other payloads in the place of the messages with these numbers, wherever they are."""
+
+    async def call(store: Store) -> None:
+        assert isinstance(store, SupportsRewrite)
+        wanted = {message(number).payload: b'"new %d"' % number for number in numbers}
+        page = await store.read(KEY)
+        await store.rewrite(KEY, [Rewrite(m.seq, m.payload, wanted[m.payload]) for m in page if m.payload in wanted])
+
+    return call
+
+
+REWRITING: list[Call] = [
+    *(appending(number) for number in range(1, 4)),
+    *tool_turns(),
+    rewriting(100, 2),
+    compacting,
+    *(appending(number, retention=Retention(max_messages=11)) for number in range(10, 13)),
+    rewriting(101, 201, 300, 1, 1001, 1100, 1200),
+    *(appending(number) for number in range(20, 22)),
+    lambda store: store.truncate(KEY, stop=18),
+    compacting,
 ]
 
 

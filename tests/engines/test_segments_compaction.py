@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Awaitable, Callable
 
 from everthread.engines._segments.joining import Sizes
 from everthread.engines.memory import MemoryStore
@@ -122,3 +123,39 @@ async def test_a_result_is_not_cut_from_its_call_when_joined_objects_lie_between
                 await oracle.append(KEY, turn)
             await store.compact(KEY)
             assert await store.truncate(KEY, start=cut) == await oracle.truncate(KEY, start=cut)
+
+
+async def test_a_result_stays_with_its_call_when_compactions_overtake_each_other() -> None:
+    storage = MemoryStorage()
+    prepared, overtaken = asyncio.Event(), asyncio.Event()
+    call, result = message(3, calls=("c",)), message(4, results=("c",))
+
+    def at_the_entry(then: Callable[[], Awaitable[object]]) -> WatchedStorage:
+        """A storage for a compaction, whose first creation is an object and whose second is the entry."""
+        creations = itertools.count()
+
+        async def before(what: str) -> None:
+            if what == "create" and next(creations) == 1:
+                await then()
+
+        return WatchedStorage(storage, before=before)
+
+    async def wait() -> None:
+        prepared.set()
+        await overtaken.wait()
+
+    async def let_the_first_go_on() -> None:
+        overtaken.set()
+        await first
+
+    async with opened(storage) as store, opened(at_the_entry(wait)) as slow, MemoryStore() as oracle:
+        for each in (message(0), message(1), message(2), call):
+            await store.append(KEY, [each])
+        first = asyncio.create_task(slow.compact(KEY))
+        await prepared.wait()
+        await store.append(KEY, [result])
+        async with opened(at_the_entry(let_the_first_go_on)) as other:
+            await other.compact(KEY)
+        for each in (message(0), message(1), message(2), call, result):
+            await oracle.append(KEY, [each])
+        assert await store.truncate(KEY, start=4) == await oracle.truncate(KEY, start=4)

@@ -85,6 +85,21 @@ async def test_compacting_empties_what_was_trimmed() -> None:
         assert [m.seq for m in await store.read(KEY)] == [1]
 
 
+async def test_what_a_change_no_longer_refers_to_goes_with_it() -> None:
+    storage = MemoryStorage()
+    async with opened(storage) as store:
+        for number in range(3):
+            await appending(number)(store)
+        await store.compact(KEY)
+        await store.compact(KEY)
+        await store.update_thread(KEY, metadata={"large": "x" * 9000})
+    assert [folder[0] for folder, _ in storage.objects].count("s") == 3, "turns, append ids and metadata"
+    async with opened(storage) as store:
+        await store.update_thread(KEY, metadata={"small": 1})
+        await store.append(KEY, [message(0)], retention=Retention(max_messages=1))
+    assert [folder[0] for folder, _ in storage.objects].count("s") == 1, "the append ids"
+
+
 async def test_names_of_entries_are_freed_only_after_the_grace_time() -> None:
     storage = MemoryStorage()
     async with opened(storage) as late:
