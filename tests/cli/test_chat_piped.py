@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from everthread import Retention, Store, ThreadKey, new_message, open_store
 from tests.cli.driving import PROGRAM, environment, piped, said_to
 from tests.openai_server import scripted_openai
 from tests.servers import Server, free_port, redis_server
@@ -131,6 +132,41 @@ def test_a_thread_keeps_at_most_max_messages(tmp_path: Path) -> None:
     assert "  one\n" not in history
     assert "  two\n" in history
     assert "  three\n" in history
+
+
+async def test_what_a_thread_or_its_store_says_goes_before_the_usual_number(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/t.db"
+    async with open_store(url) as store:
+        for name, retention in (("small", Retention(4)), ("all", Retention()), ("usual", None)):
+            await store.append(ThreadKey(name), [new_message({"role": "user", "content": "x"})] * 250)
+            if retention is not None:
+                await store.update_thread(ThreadKey(name), retention=retention)
+        for name in ("small", "all", "usual"):
+            piped("hello\n0\n", "--thread", name, "--store", url, home=tmp_path)
+        left = {name: await _count(store, ThreadKey(name)) for name in ("small", "all", "usual")}
+        assert left == {"small": 4, "all": 252, "usual": 200}
+        piped("hello\n0\n", "--thread", "usual", "--store", f"{url}?max_messages=50", home=tmp_path)
+        assert await _count(store, ThreadKey("usual")) == 50
+        piped("hello\n0\n", "--thread", "all", "--store", url, "--max-messages", "6", home=tmp_path)
+        assert await _count(store, ThreadKey("all")) == 6
+
+
+async def _count(store: Store, key: ThreadKey) -> int:
+    thread = await store.get_thread(key)
+    return 0 if thread is None else thread.count
+
+
+async def test_a_named_store_and_its_tenant_are_talked_in(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/t.db"
+    (tmp_path / "config.toml").write_text(f'[stores.prod]\nurl = "{url}"\ntenant = "acme"\n')
+    settings = {"EVERTHREAD_CONFIG": str(tmp_path / "config.toml")}
+    piped("I am Ana\n0\n", "@prod", "--thread", "trip", home=tmp_path, **settings)
+    again = piped("3\n1\n0\n", "--store", url, "--tenant", "acme", home=tmp_path)
+    assert "1  I am Ana  2 messages" in again.stdout
+    assert "Nice to meet you, Ana" in again.stdout
+    async with open_store(url) as store:
+        assert await _count(store, ThreadKey("trip", "acme")) == 2
+        assert len(await store.list_threads()) == 0
 
 
 def test_the_default_store_is_in_the_users_data_folder_and_private(tmp_path: Path) -> None:

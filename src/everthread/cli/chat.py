@@ -7,11 +7,13 @@ import sys
 import click
 
 from everthread._extras import import_extra
+from everthread.cli.common import StoreCommand, find_place, store_option, tenant_option
 
 EXAMPLES = """\b
 Examples:
   everthread chat
   everthread chat --store sqlite:///trips.db
+  everthread chat @prod --tenant acme
   everthread chat --store rediss://:PASSWORD@NAME.redis.cache.windows.net:6380/0
   OPENAI_BASE_URL=http://localhost:8080/v1 everthread chat --model my-model
   printf '1\\nI am Ana\\n0\\n' | everthread chat
@@ -33,23 +35,23 @@ the model cannot be used (with piped input also if a message could not be sent).
 """
 
 
-@click.command(epilog=EXAMPLES)
-@click.option(
-    "--store",
-    "store_option",
-    metavar="URL",
-    help="Where threads are kept. Default: EVERTHREAD_STORE, else REDIS_URL, else SQLite in your data folder.",
-)
+@click.command(cls=StoreCommand, epilog=EXAMPLES)
+@store_option
+@tenant_option
 @click.option("--thread", "thread_id", metavar="ID", help="Go on with this thread, or begin it.")
 @click.option("--model", "model_option", metavar="NAME", help="The model, or 'offline'.")
 @click.option(
     "--max-messages",
     type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="How many of its newest messages a thread keeps.",
+    help="How many of its newest messages a thread keeps. Default: what the thread or its store says, else 200.",
 )
-def chat(store_option: str | None, thread_id: str | None, model_option: str | None, max_messages: int) -> None:
+def chat(
+    store_option: str | None,
+    tenant_option: str | None,
+    thread_id: str | None,
+    model_option: str | None,
+    max_messages: int | None,
+) -> None:
     """Talk to an agent whose conversations are kept.
 
     Quit, come back in another shell or on another machine, load the thread and go on.
@@ -58,4 +60,4 @@ def chat(store_option: str | None, thread_id: str | None, model_option: str | No
         import_extra(module, "chat")
     from everthread.cli.client import run
 
-    sys.exit(run(store_option, thread_id, model_option, max_messages))
+    sys.exit(run(find_place(store_option, tenant_option), thread_id, model_option, max_messages))

@@ -12,16 +12,21 @@ from datetime import datetime
 from rich.text import Text
 
 from everthread.cli import rendering
+from everthread.cli.common import Place
 from everthread.cli.conversation import AGENT_NAME, Conversation, ModelError, ReplyStopped
 from everthread.cli.encryption import open_with_keys
 from everthread.cli.models import Model, choose_model
-from everthread.cli.stores import store_keyring, store_url, without_secrets
+from everthread.cli.named_stores import with_retention
+from everthread.cli.stores import without_secrets
 from everthread.cli.terminal import Leave, Terminal
 from everthread.errors import EverthreadError, OutcomeUnknownError
-from everthread.model import Message, Thread
+from everthread.model import Message, Retention, Thread
+from everthread.settings import take_options
 
 EXIT_INTERRUPTED = 130
 EXIT_FAILED = 1
+KEPT = 200
+"""How many messages a thread keeps of which nobody said how many."""
 THREADS_A_PAGE = 10
 SHOWN_ON_LOADING = 200
 """Of a longer thread the newest are shown when it is loaded; [2] shows all."""
@@ -38,8 +43,14 @@ HELP = """Type a message and press Enter, or choose:
 Ctrl-C stops a reply; at the prompt it clears the line or leaves."""
 
 
-def run(option: str | None, thread_id: str | None, model_option: str | None, max_messages: int) -> int:
+def run(place: Place, thread_id: str | None, model_option: str | None, max_messages: int | None) -> int:
     """Runs the client until the user leaves; returns the process's exit status.
+
+    Args:
+        place: Where threads are kept, and whose.
+        thread_id: The thread to begin with; a fresh one if not given.
+        model_option: ``--model``.
+        max_messages: How many messages a thread keeps; otherwise what it or its store says, or else `KEPT`.
 
     Raises:
         EverthreadError: The store or the model cannot be used; the message is for the user.
@@ -47,24 +58,30 @@ def run(option: str | None, thread_id: str | None, model_option: str | None, max
     # The frameworks' log records would run into the conversation.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        return asyncio.run(_run(option, thread_id, model_option, max_messages))
+        return asyncio.run(_run(place, thread_id, model_option, max_messages))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_INTERRUPTED
 
 
-async def _run(option: str | None, thread_id: str | None, model_option: str | None, max_messages: int) -> int:
+async def _run(place: Place, thread_id: str | None, model_option: str | None, max_messages: int | None) -> int:
     terminal = Terminal(rendering.reminder)
     model = choose_model(model_option, os.environ, pace=WORD_PACE if terminal.is_interactive else 0)
-    url = store_url(option, os.environ)
     try:
-        async with open_with_keys(url, store_keyring(option, os.environ)) as store:
-            conversation = Conversation(store, model, max_messages=max_messages, thread_id=thread_id)
-            return await _Client(conversation, terminal, model, url).run()
+        async with open_with_keys(_with_default_retention(place.url), place.keyring) as store:
+            conversation = Conversation(
+                store, model, tenant=place.tenant, max_messages=max_messages, thread_id=thread_id
+            )
+            return await _Client(conversation, terminal, model, place.url).run()
     except EverthreadError as error:
-        terminal.complain(without_secrets(str(error), url))
+        terminal.complain(without_secrets(str(error), place.url))
         return EXIT_FAILED
     finally:
         await model.close()
+
+
+def _with_default_retention(url: str) -> str:
+    _, given = take_options(url, {"max_messages": str})
+    return url if given else with_retention(url, Retention(max_messages=KEPT))
 
 
 class _Client:

@@ -46,6 +46,8 @@ class Conversation:
 
     Args:
         store: Stays the caller's: it is not closed here.
+        tenant: Whose threads.
+        max_messages: How many messages a thread keeps; otherwise what it or its store says.
         thread_id: The thread to begin with; a fresh one if not given.
         new_id: Makes the ids of fresh threads.
     """
@@ -55,14 +57,17 @@ class Conversation:
         store: Store,
         model: Model,
         *,
-        max_messages: int,
+        tenant: str = "",
+        max_messages: int | None = None,
         thread_id: str | None = None,
         new_id: Callable[[], str] = lambda: f"thread_{uuid4()}",
     ) -> None:
         self.store = store
         self.stop = asyncio.Event()
         self._new_id = new_id
-        provider = EverthreadHistoryProvider(store, retention=Retention(max_messages=max_messages))
+        self._tenant = tenant
+        retention = None if max_messages is None else Retention(max_messages=max_messages)
+        provider = EverthreadHistoryProvider(store, tenant=tenant, retention=retention)
         self._agent = Agent(
             model.client,
             INSTRUCTIONS,
@@ -75,7 +80,7 @@ class Conversation:
     @property
     def key(self) -> ThreadKey:
         """The current thread."""
-        return ThreadKey(self._session.session_id)
+        return ThreadKey(self._session.session_id, self._tenant)
 
     def go_on_with(self, thread_id: str) -> None:
         """Makes a thread the current one, whether it exists or not.
@@ -126,7 +131,7 @@ class Conversation:
     async def saved_threads(self, cursor: str | None, *, limit: int) -> Page[Thread]:
         """A page of the threads that hold messages, the newest activity first."""
         while True:
-            page = await self.store.list_threads(limit=limit, cursor=cursor)
+            page = await self.store.list_threads(self._tenant, limit=limit, cursor=cursor)
             with_messages = tuple(thread for thread in page if thread.count)
             if with_messages or page.cursor is None:
                 return Page(with_messages, page.cursor)
