@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator
 
@@ -65,6 +66,35 @@ async def test_a_large_message_is_found_by_its_beginning(store: SearchingPostgre
     await store.append(KEY, [said(" ".join(f"word{number}" for number in range(400_000)))])
     assert len(await store.read(KEY)) == 1
     assert await found(store, "word7") == [0]
+
+
+async def test_a_message_of_nothing_but_different_words_is_stored(store: SearchingPostgresStore) -> None:
+    """More of them than fit into a row: each of these characters stands for four or five letters."""
+    words = ["".join(word) for word in itertools.islice(itertools.product("\u327c\u327d", repeat=13), 7000)]
+    await store.append(KEY, [said(" ".join(words))])
+    assert await found(store, words[7]) == [0]
+
+
+async def test_words_are_the_same_as_on_other_engines(store: SearchingPostgresStore) -> None:
+    await store.append(
+        KEY, [said("Café in Zürich"), said("我想去东京旅行"), said("हिन्दी भाषा"), said("see example.com/a_b")]
+    )
+    for text, wanted in (
+        ("cafe zurich", [0]), ("东京", [1]), ("京东", []), ("हिन्दी", [2]), ("भाषा", [2]), ("example", [3]),
+        ("example.com", [3]), ("com/a", [3]), ("b", [3]),
+    ):  # fmt: skip
+        assert await found(store, text) == wanted, text
+
+
+@pytest.mark.parametrize("text", ["rome or ostia", "rome | ostia", "-ostia rome", "!ostia & rome", "ostia:* rome"])
+async def test_no_language_has_operators(postgres: PostgresServer, text: str) -> None:
+    async with open_store(fresh_url(postgres, search="true", search_language="english")) as store:
+        assert isinstance(store, SupportsSearch)
+        await store.append(KEY, [said("rome"), said("ostia and rome"), said("ostia")])
+        assert await found(store, text) == [1]
+        assert await found(store, '"and rome"') == [1, 0]
+        assert await found(store, '"ostia and rome"') == [1]
+        assert await found(store, "and") == []
 
 
 async def test_a_language_decides_what_is_the_same_word(postgres: PostgresServer) -> None:
