@@ -1,0 +1,42 @@
+"""The documentation's table of engines says what the code says."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from everthread import open_store
+from everthread.contract import SupportsSearch
+from everthread.engines._profiles import ABILITIES, CALLS, GUARANTEES, PROFILES, Profile
+from everthread.opening import schemes
+
+MAKER = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "make_engine_table.py"))
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    written = MAKER["PAGE"].read_text(encoding="utf-8")
+    assert written == MAKER["page"](), "run: python docs/make_engine_table.py"
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.scheme)
+def test_every_cell_is_filled(profile: Profile) -> None:
+    assert set(profile.how) == set(GUARANTEES)
+    assert set(profile.costs) == set(CALLS)
+    assert set(profile.ways) <= set(ABILITIES)
+    assert all(profile.how.values())
+
+
+def test_abilities_are_asked_of_the_classes() -> None:
+    can = {profile.scheme: MAKER["can"](profile, "SupportsSearch") for profile in PROFILES}
+    assert can["sqlite"]
+    assert not can["memory"]
+    assert isinstance(open_store("sqlite:///x.db"), SupportsSearch)
+    assert not isinstance(open_store("memory:"), SupportsSearch)
+
+
+def test_each_engine_that_is_installed_is_in_the_table() -> None:
+    of_these = {"postgres": "postgresql", "rediss": "redis", "unix": "redis", "az": "s3", "gs": "s3", "file": "s3"}
+    families = {of_these.get(scheme, of_these.get(scheme.partition("+")[0], scheme)) for scheme in schemes()}
+    assert {scheme.partition("+")[0] for scheme in families} == {profile.scheme for profile in PROFILES}
