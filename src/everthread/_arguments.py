@@ -12,7 +12,7 @@ from everthread.errors import (
     InvalidMessageError,
     LimitExceededError,
 )
-from everthread.model import NewMessage, Retention, ThreadKey
+from everthread.model import NewMessage, Retention, Rewrite, ThreadKey, check_count
 
 MAX_TITLE_CHARACTERS = 1000
 MAX_TURN_MESSAGES = 10_000
@@ -59,6 +59,17 @@ def checked_turn(key: ThreadKey, messages: Sequence[NewMessage], max_message_byt
                 max_message_bytes,
             )
     return turn
+
+
+def checked_changes(key: ThreadKey, changes: Sequence[Rewrite], max_message_bytes: int) -> tuple[Rewrite, ...]:
+    """Refuses what cannot be rewritten: no `Rewrite` objects, no positions, no JSON, or too much of it."""
+    if not isinstance(changes, Sequence) or not all(isinstance(change, Rewrite) for change in changes):
+        raise InvalidMessageError("rewrite takes a sequence of Rewrite.")
+    for change in changes:
+        check_count(change.seq, "seq")
+    if changes:
+        checked_turn(key, [NewMessage(change.new) for change in changes], max_message_bytes)
+    return tuple(changes)
 
 
 def checked_retention(retention: Retention | None) -> Retention | None:
