@@ -120,9 +120,9 @@ class Store(ABC):
         Raises:
             InvalidIdentifierError: The tenant cannot be a name.
         """
-        from everthread.wrappers.tenant import view_of_tenant
+        from everthread.wrappers.tenant import TenantStore
 
-        return view_of_tenant(self, tenant, quota=quota)
+        return TenantStore(self, tenant, quota=quota)
 
     # Messages
 

@@ -216,6 +216,17 @@ async def test_room_that_was_made_is_found_and_repeats_cost_nothing() -> None:
     await view.append(KEY, turn(2))
 
 
+@pytest.mark.parametrize("drop", ["truncate", "delete_thread", "delete_tenant"])
+async def test_room_that_was_made_through_the_view_is_found_at_once(drop: str) -> None:
+    # The clock stands still, so no sum is taken for its age.
+    view = TenantStore(MemoryStore(), "acme", quota=Quota(max_messages=4), clock=lambda: 0.0)
+    await view.append(KEY, turn(0))
+    with pytest.raises(LimitExceededError):
+        await view.append(KEY, turn(1))
+    await CALLS[drop](view, KEY)
+    await view.append(KEY, turn(1))
+
+
 async def test_an_append_that_failed_takes_no_room_and_one_that_may_have_landed_does() -> None:
     plan = [Fault.FAIL_BEFORE, Fault.FAIL_AFTER]
     view = FaultyStore(MemoryStore(), plan).tenant("acme", quota=Quota(max_messages=8))

@@ -7,7 +7,7 @@ import msgspec
 from everthread import read_all
 from everthread.contract import Store
 from everthread.testing import CorruptibleHarness
-from everthread.wrappers._forwarding import ForwardingStore
+from everthread.wrappers import ABILITIES, ForwardingStore
 from everthread.wrappers.encrypted import Encrypted, Keyring
 from everthread.wrappers.master_keys import KeySource, MasterKey
 from tests.wrappers.harnesses import WrappedHarness
@@ -27,12 +27,17 @@ class PlainSizes(ForwardingStore):
     the only thing in which it may differ.
     """
 
+    carries = ABILITIES
+
     async def get_thread(self, key):
         thread = await super().get_thread(key)
         return thread and await self._resized(thread)
 
     async def update_thread(self, key, **changes):
         return await self._resized(await super().update_thread(key, **changes))
+
+    async def restore_times(self, key, **times):
+        return await self._resized(await super().restore_times(key, **times))
 
     async def list_threads(self, tenant="", **options):
         page = await super().list_threads(tenant, **options)

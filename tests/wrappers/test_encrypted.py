@@ -25,9 +25,20 @@ from everthread import (
 from everthread.contract import Store
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.engines.sqlite import SqliteStore
-from everthread.testing import Clock, CorruptibleHarness, CorruptionSuite, Harness, StoreContractSuite, look_alikes
+from everthread.testing import (
+    Clock,
+    CorruptibleHarness,
+    CorruptionSuite,
+    FaultyStore,
+    Harness,
+    ImportSuite,
+    RewriteSuite,
+    StoreContractSuite,
+    look_alikes,
+)
 from everthread.wrappers.encrypted import Encrypted, Keyring
 from everthread.wrappers.master_keys import MasterKey, new_master_key
+from everthread.wrappers.redacted import Redacted
 from everthread.wrappers.sealing import DataKey, Seal
 from everthread.wrappers.tenant_keys import KEYS_TENANT
 from tests.servers import Server
@@ -45,14 +56,14 @@ PRIVATE = "correct horse battery staple"
 SAID = NewMessage(msgspec.json.encode({"role": "user", "content": PRIVATE}), "chat-completions")
 
 
-class TestOverMemory(StoreContractSuite):
+class TestOverMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return EncryptedHarness(memory_place, lambda store: store)
 
 
 @pytest.mark.campaign
-class TestOverSqlite(StoreContractSuite):
+class TestOverSqlite(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return EncryptedHarness(sqlite_places(tmp_path), lambda store: store)
@@ -303,6 +314,14 @@ async def test_a_keyring_must_be_one() -> None:
         Encrypted(MemoryStore(), b"secret")  # pyright: ignore
     with pytest.raises(ConfigurationError):
         Keyring("keys.txt")  # pyright: ignore
+
+
+async def test_a_redaction_that_would_see_only_what_is_sealed_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="goes around"):
+        Encrypted(FaultyStore(Redacted(MemoryStore(), str), []), KEYRING)
+    store = Redacted(Encrypted(MemoryStore(), KEYRING), lambda text: text.replace("horse", "***"))
+    await fill(store)
+    assert b"correct *** battery" in (await store.read(KEY))[0].payload
 
 
 # Sizes, and stores that were not encrypted before

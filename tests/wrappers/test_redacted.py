@@ -11,7 +11,7 @@ import pytest
 from everthread import ConfigurationError, InvalidMessageError, NewMessage, ThreadKey, new_message
 from everthread.contract import Store
 from everthread.engines.memory import MemoryStore
-from everthread.testing import Harness, StoreContractSuite
+from everthread.testing import Harness, ImportSuite, RewriteSuite, SearchSuite, StoreContractSuite
 from everthread.wrappers.redacted import Redacted
 from tests.wrappers.harnesses import WrappedHarness, memory_place, sqlite_places
 
@@ -23,14 +23,14 @@ def without_cards(text: str) -> str:
     return CARD.sub("<card>", text)
 
 
-class TestOverMemory(StoreContractSuite):
+class TestOverMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return WrappedHarness(memory_place, lambda store: Redacted(store, lambda text: text))
 
 
 @pytest.mark.campaign
-class TestOverSqlite(StoreContractSuite):
+class TestOverSqlite(StoreContractSuite, RewriteSuite, ImportSuite, SearchSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return WrappedHarness(sqlite_places(tmp_path), lambda store: Redacted(store, lambda text: text))

@@ -28,10 +28,9 @@ from everthread.contract import Store
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.engines.sqlite import SqliteStore
 from everthread.testing import Clock
-from everthread.wrappers._forwarding import ForwardingStore
+from everthread.wrappers import ForwardingStore
 from everthread.wrappers.encrypted import Encrypted, Keyring
 from everthread.wrappers.master_keys import new_master_key
-from everthread.wrappers.redacted import Redacted
 from everthread.wrappers.rewrapping import Rewrapped, rewrap
 from tests.servers import Server
 from tests.wrappers.sealed_places import KEYRING, MASTER, source_of
@@ -143,9 +142,10 @@ async def test_writers_beside_it_lose_nothing(inner: Store) -> None:
     assert (await rewrap(store, "acme")).records == 0
 
 
-class MovesWhileListed(ForwardingStore, SupportsRewrite):
+class MovesWhileListed(ForwardingStore):
     """Makes the last thread active between the pages of a listing, so that it moves past the rest of it."""
 
+    carries = frozenset({SupportsRewrite})
     moved = False
 
     async def list_threads(self, tenant="", *, limit=50, cursor=None):
@@ -154,9 +154,6 @@ class MovesWhileListed(ForwardingStore, SupportsRewrite):
             self.moved = True
             await self._inner.truncate(ThreadKey("thread 0", "acme"), stop=1)
         return page
-
-    async def rewrite(self, key, changes):
-        return await self._inner.rewrite(key, changes)  # pyright: ignore
 
 
 async def test_a_thread_that_moves_past_the_listing_is_not_missed() -> None:
@@ -211,7 +208,7 @@ async def test_a_new_master_key_seals_the_tenants_keys() -> None:
 
 
 async def test_a_store_that_cannot_rewrite_says_so() -> None:
-    store = Encrypted(Redacted(MemoryStore(), str), KEYRING)
+    store = Encrypted(ForwardingStore(MemoryStore()), KEYRING)
     await store.append(KEY, [SAID])
     with pytest.raises(UnsupportedError):
         await rewrap(store, "acme")

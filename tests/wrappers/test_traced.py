@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from everthread import ConflictError, NewMessage, OutcomeUnknownError, ThreadKey, open_store
 from everthread.contract import Store
 from everthread.engines.memory import MemoryStore
-from everthread.testing import Fault, FaultyStore, Harness, StoreContractSuite
+from everthread.testing import Fault, FaultyStore, Harness, ImportSuite, RewriteSuite, SearchSuite, StoreContractSuite
 from everthread.wrappers.traced import Traced
 from tests.servers import Server
 from tests.wrappers.harnesses import WrappedHarness, memory_place, sqlite_places
@@ -61,14 +61,14 @@ def told() -> Told:
     return Told()
 
 
-class TestOverMemory(StoreContractSuite):
+class TestOverMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return WrappedHarness(memory_place, Told().around)
 
 
 @pytest.mark.campaign
-class TestOverSqlite(StoreContractSuite):
+class TestOverSqlite(StoreContractSuite, RewriteSuite, ImportSuite, SearchSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return WrappedHarness(sqlite_places(tmp_path), Told().around)

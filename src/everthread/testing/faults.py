@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from everthread.contract import Store
 from everthread.errors import OutcomeUnknownError, StoreUnavailableError
-from everthread.wrappers._forwarding import WRITES, ForwardingStore
+from everthread.wrappers._forwarding import ABILITIES, WRITES, ForwardingStore
 
 T = TypeVar("T")
 
@@ -42,6 +42,8 @@ class FaultyStore(ForwardingStore):
             there are no more faults.
         calls: Names of the methods that count. The others never fail.
     """
+
+    carries = ABILITIES
 
     def __init__(self, inner: Store, plan: Iterable[Fault | None], *, calls: Iterable[str] = ("append",)) -> None:
         super().__init__(inner)

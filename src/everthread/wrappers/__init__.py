@@ -1,1 +1,5 @@
-"""A Store around a Store: the same contract with something added."""
+"""Stores around stores. `ForwardingStore` is the base for one of your own."""
+
+from everthread.wrappers._forwarding import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
+
+__all__ = ["ABILITIES", "AppendOptions", "ForwardingStore", "ThreadChanges"]

@@ -8,38 +8,56 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar, cast
+from datetime import datetime
+from typing import TypeVar, Unpack, cast
 
 import msgspec
 
-from everthread._arguments import SEALED, check_document, checked_key, checked_metadata, checked_title, checked_turn
+from everthread._arguments import (
+    SEALED,
+    check_document,
+    checked_changes,
+    checked_key,
+    checked_metadata,
+    checked_title,
+    checked_turn,
+)
 from everthread.codec import decode, encode
-from everthread.contract import Store, SupportsRewrite, SupportsShredding
+from everthread.contract import (
+    Store,
+    SupportsDiagnosis,
+    SupportsImport,
+    SupportsReconciling,
+    SupportsRewrite,
+    SupportsShredding,
+)
 from everthread.errors import (
     ConfigurationError,
     ConflictError,
     CorruptRecordError,
+    EncryptionKeyError,
     InvalidIdentifierError,
     ThreadNotFoundError,
     UnsupportedError,
 )
 from everthread.model import (
+    MAX_SEQ,
     Appended,
     Document,
+    Fact,
     Message,
     MessagePage,
     NewMessage,
     Page,
-    Retention,
     Rewrite,
     Thread,
     ThreadKey,
-    Truncated,
     check_count,
     check_identifier,
 )
-from everthread.wrappers._forwarding import ForwardingStore
+from everthread.wrappers._forwarding import AppendOptions, ForwardingStore, ThreadChanges
 from everthread.wrappers.master_keys import KeySource
+from everthread.wrappers.redacted import Redacted
 from everthread.wrappers.sealing import (
     DataKey,
     Seal,
@@ -78,7 +96,7 @@ class Keyring(msgspec.Struct, frozen=True):
             raise ConfigurationError("A keyring's source is a function, such as keys_from_file('keys.txt') gives.")
 
 
-class Encrypted(ForwardingStore, SupportsShredding):
+class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsShredding):
     """A store that keeps nothing that was said in plain text: AES-256-GCM, with keys of each tenant's own.
 
         keyring = Keyring(keys_from_file("~/everthread.keys"))
@@ -88,7 +106,8 @@ class Encrypted(ForwardingStore, SupportsShredding):
     `everthread.wrappers.rewrapping` seals what is old anew. A record opens in its own thread only. Readable stay: ids
     of tenants, threads and tool calls, names of documents, formats, positions, times, counts and sizes.
 
-    ``Thread.size`` counts what is kept, sealed. There is no search: the engine has no words to find. A tenant's first
+    ``Thread.size`` counts what is kept, sealed. There is no search: the engine has no words to find. Rewriting takes
+    and gives plain payloads. Whoever looks at the store's health learns whether the keys are at hand. A tenant's first
     append asks for its key; after that an append is one round trip as before.
 
     Args:
@@ -101,8 +120,11 @@ class Encrypted(ForwardingStore, SupportsShredding):
         wall: Seconds since 1970, for the age of keys.
 
     Raises:
+        ConfigurationError: There is a `Redacted` inside, where it would see nothing of what was said.
         EncryptionKeyError: In every call that reads or writes content, where a key is missing, wrong or destroyed.
     """
+
+    carries = frozenset({SupportsImport, SupportsReconciling, SupportsRewrite})
 
     def __init__(
         self,
@@ -118,6 +140,8 @@ class Encrypted(ForwardingStore, SupportsShredding):
             raise ConfigurationError(f"Encrypted takes a Keyring, not {type(keyring).__name__}.")
         check_count(max_message_bytes, "max_message_bytes", least=1)
         super().__init__(inner)
+        if self._wraps(Redacted):
+            raise ConfigurationError("Redacted goes around Encrypted: inside it would see nothing of what was said.")
         self._accept_plain = accept_plain
         self._max_message_bytes = max_message_bytes
         kept_in = inner if keyring.store is None else keyring.store
@@ -134,91 +158,117 @@ class Encrypted(ForwardingStore, SupportsShredding):
         From the first moment nothing of the tenant can be read any more, wherever copies of it lie, unless copies of
         its keys lie there too. Other processes notice within ``refresh_after``.
         """
-        _check_tenant(tenant)
-        await self._keys.destroy(tenant)
-        return await self._inner.delete_tenant(tenant)
+        await self._keys.destroy(self._tenant(tenant))
+        return await self.delete_tenant(tenant)
+
+    async def diagnose(self) -> tuple[Fact, ...]:
+        """What the engine tells of itself, and whether the keys are at hand."""
+        facts = await super().diagnose() if isinstance(self._inner, SupportsDiagnosis) else ()
+        try:
+            master = await self._keys.master_id()
+        except (ConfigurationError, EncryptionKeyError) as error:
+            return (*facts, Fact("keys", str(error), "error", "Without its keys nothing in this store can be read."))
+        return (*facts, Fact("keys", f"AES-256-GCM; the master key {master!r} seals the tenants' keys"))
+
+    def _key(self, key: ThreadKey) -> ThreadKey:
+        self._tenant(checked_key(key).tenant)
+        return key
+
+    def _tenant(self, tenant: str) -> str:
+        if tenant == KEYS_TENANT:
+            raise InvalidIdentifierError(f"The tenant {KEYS_TENANT!r} holds the keys of the others: take another name.")
+        return tenant
 
     # Messages
 
     async def append(
-        self,
-        key: ThreadKey,
-        messages: Sequence[NewMessage],
-        *,
-        append_id: str | None = None,
-        expected_seq: int | None = None,
-        retention: Retention | None = None,
-        default_title: str | None = None,
+        self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
     ) -> Appended:
-        turn = checked_turn(_checked(key), messages, self._max_message_bytes)
-        title = checked_title(default_title)
+        turn = checked_turn(self._key(key), messages, self._max_message_bytes)
+        title = checked_title(options.get("default_title"))
         data_key = await self._keys.current(key.tenant)
         seal = Seal(key, "message")
-        return await super().append(
-            key,
-            [msgspec.structs.replace(m, payload=as_json(seal.close(data_key, m.payload))) for m in turn],
-            append_id=append_id,
-            expected_seq=expected_seq,
-            retention=retention,
-            default_title=None if title is None else _sealed_title(key, data_key, title),
-        )
+        sealed = [msgspec.structs.replace(m, payload=as_json(seal.close(data_key, m.payload))) for m in turn]
+        options["default_title"] = None if title is None else _sealed_title(key, data_key, title)
+        return await super().append(key, sealed, **options)
 
     async def read(
         self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
     ) -> MessagePage:
-        return await self._opened_page(key, await super().read(_checked(key), start=start, stop=stop, limit=limit))
+        return await self._opened_page(key, await super().read(key, start=start, stop=stop, limit=limit))
 
     async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
-        return await self._opened_page(key, await super().read_last(_checked(key), count, before=before))
+        return await self._opened_page(key, await super().read_last(key, count, before=before))
 
-    async def truncate(
-        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
-    ) -> Truncated:
-        return await super().truncate(_checked(key), start=start, stop=stop, expected_seq=expected_seq)
+    async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        """As `SupportsRewrite` says, with payloads that are not sealed. Costs a reading of what is there.
+
+        Raises:
+            CorruptRecordError: What is there does not open.
+        """
+        self._inner_that(SupportsRewrite)
+        wanted = checked_changes(self._key(key), changes, self._max_message_bytes)
+        done, written = 0, set[bytes]()
+        while sealed := await self._sealed_changes(key, wanted, written):
+            count = await super().rewrite(key, sealed)
+            done += count
+            if count == len(sealed):
+                break
+            # Meanwhile some were dropped, changed, or sealed with another key: those still are what was read.
+            written.update(change.new for change in sealed)
+        return done
+
+    async def _sealed_changes(self, key: ThreadKey, changes: Sequence[Rewrite], written: set[bytes]) -> list[Rewrite]:
+        kept = await self._payloads_at(key, [change.seq for change in changes])
+        seal, sealed = Seal(key, "message"), list[Rewrite]()
+        for change in changes:
+            old = kept.get(change.seq)
+            if old is None or old in written:
+                continue
+            if await self._opened(seal, from_json(old), old, f" at position {change.seq}") == change.old:
+                token = seal.close(await self._keys.current(key.tenant), change.new)
+                sealed.append(Rewrite(change.seq, old, as_json(token)))
+        return sealed
+
+    async def _payloads_at(self, key: ThreadKey, seqs: Sequence[int]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        looked_to = -1
+        for seq in sorted(seqs):
+            if seq > looked_to:
+                # The next ones are probably wanted too.
+                page = await self._inner.read(key, start=seq, limit=_REWRAP_PAGE)
+                found |= {message.seq: message.payload for message in page}
+                looked_to = page[-1].seq if page else MAX_SEQ
+        return found
 
     # Threads
 
     async def get_thread(self, key: ThreadKey) -> Thread | None:
-        thread = await super().get_thread(_checked(key))
+        thread = await super().get_thread(key)
         return None if thread is None else await self._opened_thread(thread)
 
     async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
-        _check_tenant(tenant)
         page = await super().list_threads(tenant, limit=limit, cursor=cursor)
         return Page(tuple([await self._opened_thread(thread) for thread in page]), page.cursor)
 
-    async def update_thread(
-        self,
-        key: ThreadKey,
-        *,
-        title: str | None = None,
-        metadata: Mapping[str, object] | None = None,
-        retention: Retention | Literal["inherit"] | None = None,
-        expected_revision: int | None = None,
-    ) -> Thread:
-        _checked(key)
-        encoded, checked = checked_metadata(metadata), checked_title(title)
-        data_key = await self._keys.current(key.tenant)
-        changed = await super().update_thread(
-            key,
-            title=None if checked is None else _sealed_title(key, data_key, checked),
-            metadata=None if encoded is None else {SEALED: Seal(key, "metadata").close(data_key, encoded)},
-            retention=retention,
-            expected_revision=expected_revision,
-        )
-        return await self._opened_thread(changed)
+    async def update_thread(self, key: ThreadKey, **changes: Unpack[ThreadChanges]) -> Thread:
+        self._key(key)
+        metadata, title = checked_metadata(changes.get("metadata")), checked_title(changes.get("title"))
+        if metadata is not None or title is not None:
+            data_key = await self._keys.current(key.tenant)
+            changes["title"] = None if title is None else _sealed_title(key, data_key, title)
+            sealed = None if metadata is None else Seal(key, "metadata").close(data_key, metadata)
+            changes["metadata"] = None if sealed is None else {SEALED: sealed}
+        return await self._opened_thread(await super().update_thread(key, **changes))
 
-    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
-        return await super().delete_thread(_checked(key), expected_seq=expected_seq)
-
-    async def delete_tenant(self, tenant: str) -> int:
-        _check_tenant(tenant)
-        return await super().delete_tenant(tenant)
+    async def restore_times(self, key: ThreadKey, *, created_at: datetime, updated_at: datetime) -> Thread:
+        """As `SupportsImport` says."""
+        return await self._opened_thread(await super().restore_times(key, created_at=created_at, updated_at=updated_at))
 
     # Documents
 
     async def get_document(self, key: ThreadKey, name: str) -> Document | None:
-        document = await super().get_document(_checked(key), name)
+        document = await super().get_document(key, name)
         if document is None:
             return None
         value = await self._opened(Seal(key, "document", name), from_json(document.value), document.value)
@@ -229,16 +279,10 @@ class Encrypted(ForwardingStore, SupportsShredding):
     ) -> Document:
         check_identifier(name, "document name")
         check_document(value)
-        data_key = await self._keys.current(_checked(key).tenant)
+        data_key = await self._keys.current(self._key(key).tenant)
         sealed = as_json(Seal(key, "document", name).close(data_key, value))
         document = await super().put_document(key, name, sealed, expected_revision=expected_revision)
         return msgspec.structs.replace(document, value=value)
-
-    async def delete_document(self, key: ThreadKey, name: str) -> bool:
-        return await super().delete_document(_checked(key), name)
-
-    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        return await super().list_documents(_checked(key))
 
     # Sealing anew
 
@@ -259,11 +303,8 @@ class Encrypted(ForwardingStore, SupportsShredding):
         """
         inner = self._inner
         if not isinstance(inner, SupportsRewrite):
-            raise UnsupportedError(
-                f"{inner.location} cannot rewrite messages: copy the threads to another store. (Other wrappers, such "
-                "as Traced, go around Encrypted, not inside it.)"
-            )
-        data_key = await self._keys.current(_checked(key).tenant)
+            raise UnsupportedError(f"{inner.location} cannot rewrite messages: copy the threads to another store.")
+        data_key = await self._keys.current(self._key(key).tenant)
         done = await self._rewrap_messages(inner, key, data_key, dry_run)
         done += await self._rewrap_description(key, data_key, dry_run)
         for name in await self._inner.list_documents(key):
@@ -380,13 +421,3 @@ def _sealed_title(key: ThreadKey, data_key: DataKey, title: str) -> str:
 def _metadata_token(metadata: Mapping[str, object]) -> str | None:
     token = metadata.get(SEALED) if len(metadata) == 1 else None
     return token if isinstance(token, str) else None
-
-
-def _checked(key: ThreadKey) -> ThreadKey:
-    _check_tenant(checked_key(key).tenant)
-    return key
-
-
-def _check_tenant(tenant: str) -> None:
-    if tenant == KEYS_TENANT:
-        raise InvalidIdentifierError(f"The tenant {KEYS_TENANT!r} holds the keys of the others: take another name.")

@@ -9,16 +9,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, cast
+from typing import Unpack, cast
 
 import msgspec
 
-from everthread._arguments import check_document, checked_key, checked_metadata, checked_title, checked_turn
+from everthread._arguments import (
+    check_document,
+    checked_changes,
+    checked_key,
+    checked_metadata,
+    checked_title,
+    checked_turn,
+)
 from everthread.codec import decode, encode
-from everthread.contract import Store
+from everthread.contract import (
+    Store,
+    SupportsDiagnosis,
+    SupportsImport,
+    SupportsReconciling,
+    SupportsRewrite,
+    SupportsSearch,
+    SupportsShredding,
+)
 from everthread.errors import ConfigurationError, InvalidMessageError
-from everthread.model import MAX_SEQ, Appended, Document, NewMessage, Retention, Thread, ThreadKey
-from everthread.wrappers._forwarding import ForwardingStore
+from everthread.model import MAX_SEQ, Appended, Document, NewMessage, Rewrite, Thread, ThreadKey
+from everthread.wrappers._forwarding import AppendOptions, ForwardingStore, ThreadChanges
 
 Hook = Callable[[str], str]
 """Given a text, what is to be stored in its place: the same text where there is nothing to hide."""
@@ -44,6 +59,17 @@ class Redacted(ForwardingStore):
         hook: See `Hook`. If it raises, nothing is stored and `InvalidMessageError` says so without content.
     """
 
+    carries = frozenset(
+        {
+            SupportsDiagnosis,
+            SupportsImport,
+            SupportsReconciling,
+            SupportsRewrite,
+            SupportsSearch,
+            SupportsShredding,
+        }
+    )
+
     def __init__(self, inner: Store, hook: Hook) -> None:
         if not callable(hook):
             raise ConfigurationError("The hook of a Redacted store is a function that takes a text and gives one.")
@@ -51,49 +77,29 @@ class Redacted(ForwardingStore):
         self._hook = hook
 
     async def append(
-        self,
-        key: ThreadKey,
-        messages: Sequence[NewMessage],
-        *,
-        append_id: str | None = None,
-        expected_seq: int | None = None,
-        retention: Retention | None = None,
-        default_title: str | None = None,
+        self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
     ) -> Appended:
         turn = checked_turn(checked_key(key), messages, MAX_SEQ)
-        return await super().append(
-            key,
-            [self._message(message) for message in turn],
-            append_id=append_id,
-            expected_seq=expected_seq,
-            retention=retention,
-            default_title=self._title(default_title),
-        )
+        options["default_title"] = self._title(options.get("default_title"))
+        return await super().append(key, [self._message(message) for message in turn], **options)
 
-    async def update_thread(
-        self,
-        key: ThreadKey,
-        *,
-        title: str | None = None,
-        metadata: Mapping[str, object] | None = None,
-        retention: Retention | Literal["inherit"] | None = None,
-        expected_revision: int | None = None,
-    ) -> Thread:
-        encoded = checked_metadata(metadata)
-        redacted = None if encoded is None else _object(self._json(encoded))
-        return await super().update_thread(
-            key,
-            title=self._title(title),
-            metadata=redacted,
-            retention=retention,
-            expected_revision=expected_revision,
-        )
+    async def update_thread(self, key: ThreadKey, **changes: Unpack[ThreadChanges]) -> Thread:
+        encoded = checked_metadata(changes.get("metadata"))
+        changes["metadata"] = None if encoded is None else _object(self._json(encoded))
+        changes["title"] = self._title(changes.get("title"))
+        return await super().update_thread(key, **changes)
 
     async def put_document(
         self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
     ) -> Document:
         check_document(value)
         return await super().put_document(key, name, self._json(value), expected_revision=expected_revision)
+
+    async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        """As `SupportsRewrite` says; what is put in the place of another payload goes through the hook first."""
+        checked = checked_changes(checked_key(key), changes, MAX_SEQ)
+        redacted = [msgspec.structs.replace(change, new=self._json(change.new)) for change in checked]
+        return await super().rewrite(key, redacted)
 
     def _title(self, title: str | None) -> str | None:
         checked = checked_title(title)

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar, Unpack
 
 import msgspec
 
-from everthread.contract import Store, SupportsSearch
+from everthread.contract import Store, SupportsImport, SupportsSearch
 from everthread.errors import InvalidIdentifierError, LimitExceededError, OutcomeUnknownError
-from everthread.model import (
-    Appended,
-    Document,
-    MessagePage,
-    NewMessage,
-    Page,
-    Retention,
-    SearchHit,
-    Thread,
-    ThreadKey,
-    Truncated,
-    check_count,
-    check_identifier,
-)
+from everthread.model import Appended, NewMessage, ThreadKey, check_count, check_identifier
 from everthread.threads import usage
+from everthread.wrappers._forwarding import AppendOptions, ForwardingStore
 
 REFRESH_SECONDS = 60.0
 LEAST_SECONDS_BETWEEN = 1.0
 """A tenant that keeps knocking at its limit does not make the store add up its threads more often than this."""
+
+T = TypeVar("T")
+
+_MAKE_ROOM = frozenset({"truncate", "delete_thread", "delete_tenant"})
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -54,7 +47,7 @@ class Quota(msgspec.Struct, frozen=True):
         check_count(self.max_bytes, "max_bytes", optional=True)
 
 
-class TenantStore(Store):
+class TenantStore(ForwardingStore):
     """A store in which there is only one tenant; made by `Store.tenant`.
 
     In it the default tenant ``""`` stands for the view's own, so that code which knows nothing of
@@ -62,7 +55,8 @@ class TenantStore(Store):
     What comes back carries the tenant's true name.
 
     The view shares the store's connection and never closes it: close the store when all its views
-    are done with.
+    are done with. It searches, and takes threads in with their times, if the store does; what is for operators
+    (diagnosis, reconciling, rewriting, shredding) is asked of the store itself.
 
     Args:
         inner: The store that the view is of.
@@ -71,138 +65,51 @@ class TenantStore(Store):
         clock: Seconds, for the age of the quota's sum.
     """
 
+    carries = frozenset({SupportsImport, SupportsSearch})
+
     def __init__(
         self, inner: Store, tenant: str, *, quota: Quota | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._inner = inner
-        self._tenant = check_identifier(tenant, "tenant", may_be_empty=True)
+        super().__init__(inner)
+        self._name = check_identifier(tenant, "tenant", may_be_empty=True)
         self._meter = None if quota is None else _Meter(inner, tenant, quota, clock)
 
     @property
     def location(self) -> str:
-        return f"{self._inner.location} (tenant {self._tenant!r})"
+        return f"{self._inner.location} (tenant {self._name!r})"
 
     def __repr__(self) -> str:
-        return f"<TenantStore {self._tenant!r} of {self._inner!r}>"
+        return f"<TenantStore {self._name!r} of {self._inner!r}>"
 
     def tenant(self, tenant: str, *, quota: Quota | None = None) -> TenantStore:
         """A view of the same tenant; a limit that this view has stays in force."""
-        own = self._own_tenant(tenant)
-        return self if quota is None else view_of_tenant(self, own, quota=quota)
-
-    async def open(self) -> None:
-        await self._inner.open()
+        own = self._tenant(tenant)
+        return self if quota is None else TenantStore(self, own, quota=quota)
 
     async def aclose(self) -> None:
         """Does nothing: the store may have other views."""
 
-    # Messages
-
     async def append(
-        self,
-        key: ThreadKey,
-        messages: Sequence[NewMessage],
-        *,
-        append_id: str | None = None,
-        expected_seq: int | None = None,
-        retention: Retention | None = None,
-        default_title: str | None = None,
+        self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
     ) -> Appended:
-        own = self._own(key)
+        append = partial(super().append, self._key(key), messages, **options)
+        return await (append() if self._meter is None else self._meter.around(append, messages))
 
-        async def proceed() -> Appended:
-            return await self._inner.append(
-                own,
-                messages,
-                append_id=append_id,
-                expected_seq=expected_seq,
-                retention=retention,
-                default_title=default_title,
-            )
+    async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
+        result = await proceed()
+        if self._meter is not None and call in _MAKE_ROOM:
+            self._meter.room_was_made()
+        return result
 
-        return await (proceed() if self._meter is None else self._meter.around(proceed, messages))
-
-    async def read(
-        self, key: ThreadKey, *, start: int = 0, stop: int | None = None, limit: int | None = None
-    ) -> MessagePage:
-        return await self._inner.read(self._own(key), start=start, stop=stop, limit=limit)
-
-    async def read_last(self, key: ThreadKey, count: int, *, before: int | None = None) -> MessagePage:
-        return await self._inner.read_last(self._own(key), count, before=before)
-
-    async def truncate(
-        self, key: ThreadKey, *, start: int | None = None, stop: int | None = None, expected_seq: int | None = None
-    ) -> Truncated:
-        return await self._inner.truncate(self._own(key), start=start, stop=stop, expected_seq=expected_seq)
-
-    # Threads
-
-    async def get_thread(self, key: ThreadKey) -> Thread | None:
-        return await self._inner.get_thread(self._own(key))
-
-    async def list_threads(self, tenant: str = "", *, limit: int = 50, cursor: str | None = None) -> Page[Thread]:
-        return await self._inner.list_threads(self._own_tenant(tenant), limit=limit, cursor=cursor)
-
-    async def update_thread(
-        self,
-        key: ThreadKey,
-        *,
-        title: str | None = None,
-        metadata: Mapping[str, object] | None = None,
-        retention: Retention | Literal["inherit"] | None = None,
-        expected_revision: int | None = None,
-    ) -> Thread:
-        return await self._inner.update_thread(
-            self._own(key), title=title, metadata=metadata, retention=retention, expected_revision=expected_revision
-        )
-
-    async def delete_thread(self, key: ThreadKey, *, expected_seq: int | None = None) -> bool:
-        return await self._inner.delete_thread(self._own(key), expected_seq=expected_seq)
-
-    async def delete_tenant(self, tenant: str) -> int:
-        return await self._inner.delete_tenant(self._own_tenant(tenant))
-
-    # Documents
-
-    async def get_document(self, key: ThreadKey, name: str) -> Document | None:
-        return await self._inner.get_document(self._own(key), name)
-
-    async def put_document(
-        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
-    ) -> Document:
-        return await self._inner.put_document(self._own(key), name, value, expected_revision=expected_revision)
-
-    async def delete_document(self, key: ThreadKey, name: str) -> bool:
-        return await self._inner.delete_document(self._own(key), name)
-
-    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        return await self._inner.list_documents(self._own(key))
-
-    # Whose it is
-
-    def _own(self, key: ThreadKey) -> ThreadKey:
+    def _key(self, key: ThreadKey) -> ThreadKey:
         if not isinstance(key, ThreadKey):
             raise InvalidIdentifierError(f"A thread is named by a ThreadKey, not by {type(key).__name__}.")
-        return key if key.tenant == self._tenant else ThreadKey(key.thread_id, self._own_tenant(key.tenant))
+        return key if key.tenant == self._name else ThreadKey(key.thread_id, self._tenant(key.tenant))
 
-    def _own_tenant(self, tenant: str) -> str:
-        if check_identifier(tenant, "tenant", may_be_empty=True) not in {"", self._tenant}:
-            raise InvalidIdentifierError(f"Only tenant {self._tenant!r} can be reached through this view.")
-        return self._tenant
-
-
-class SearchableTenantStore(TenantStore, SupportsSearch):
-    """The view of a store that can search: finds the tenant's messages only."""
-
-    async def search(self, tenant: str, text: str, *, limit: int = 20, cursor: str | None = None) -> Page[SearchHit]:
-        assert isinstance(self._inner, SupportsSearch)
-        return await self._inner.search(self._own_tenant(tenant), text, limit=limit, cursor=cursor)
-
-
-def view_of_tenant(store: Store, tenant: str, *, quota: Quota | None = None) -> TenantStore:
-    """The view of one tenant; it searches if the store does. What is for operators is asked of the store itself."""
-    kind = SearchableTenantStore if isinstance(store, SupportsSearch) else TenantStore
-    return kind(store, tenant, quota=quota)
+    def _tenant(self, tenant: str) -> str:
+        if check_identifier(tenant, "tenant", may_be_empty=True) not in {"", self._name}:
+            raise InvalidIdentifierError(f"Only tenant {self._name!r} can be reached through this view.")
+        return self._name
 
 
 class _Meter:
@@ -217,6 +124,7 @@ class _Meter:
         # Appends that are under way count too, or many at once would all find room.
         self._under_way = _Amount()
         self._taken_at: float | None = None
+        self._may_have_room = False
         self._taking = asyncio.Lock()
 
     async def around(self, proceed: Callable[[], Awaitable[Appended]], messages: Sequence[NewMessage]) -> Appended:
@@ -246,16 +154,21 @@ class _Meter:
         if self._age() > self._quota.refresh_seconds:
             await self._take_sum()
         excess = self._excess(amount)
-        if excess is not None and self._age() > LEAST_SECONDS_BETWEEN:
+        if excess is not None and (self._may_have_room or self._age() > LEAST_SECONDS_BETWEEN):
             await self._take_sum()
             excess = self._excess(amount)
         if excess is not None:
             raise excess
 
+    def room_was_made(self) -> None:
+        """Says that something was dropped through this view: a refusal is then not by an older sum."""
+        self._may_have_room = True
+
     def _age(self) -> float:
         return float("inf") if self._taken_at is None else self._clock() - self._taken_at
 
     async def _take_sum(self) -> None:
+        self._may_have_room = False
         found = await usage(self._store, self._tenant)
         self._kept, self._taken_at = _Amount(found.messages, found.size), self._clock()
 

@@ -132,6 +132,14 @@ class TenantKeys:
             await self._save(tenant, known.keys[at:], known.revision)
             return True
 
+    async def master_id(self) -> str:
+        """The id of the master key that seals.
+
+        Raises:
+            EncryptionKeyError: The source gives none.
+        """
+        return (await self._master(None)).id
+
     async def destroy(self, tenant: str) -> bool:
         """Forgets all keys of a tenant for good; says whether it had any. What they sealed stays shut."""
         async with self._looking:

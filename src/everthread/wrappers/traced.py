@@ -11,11 +11,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from everthread._extras import missing_extra
-from everthread.contract import Store
+from everthread.contract import Store, SupportsRewrite
 from everthread.errors import ConflictError
 from everthread.model import (
     Appended,
@@ -23,11 +23,11 @@ from everthread.model import (
     MessagePage,
     NewMessage,
     Page,
-    Retention,
+    Rewrite,
     ThreadKey,
 )
 from everthread.settings import scheme_of
-from everthread.wrappers._forwarding import WRITES, ForwardingStore
+from everthread.wrappers._forwarding import ABILITIES, WRITES, AppendOptions, ForwardingStore
 
 try:
     from opentelemetry import metrics, trace
@@ -67,6 +67,8 @@ class Traced(ForwardingStore):
     The logger ``everthread.calls`` gets a line a call: DEBUG, INFO for a conflict or a cancellation, WARNING for
     another error; the span's attributes and ``everthread.seconds`` are fields of the record.
 
+    What the inner store can do beyond the contract (search, rewriting, ...) goes through, and is traced too.
+
     No id of a thread or tenant is told, since ids often name people: put those that you may show on a span of
     your own around the call.
 
@@ -75,6 +77,8 @@ class Traced(ForwardingStore):
         tracer_provider: The application's global one, if not given.
         meter_provider: The application's global one, if not given.
     """
+
+    carries = ABILITIES
 
     def __init__(
         self,
@@ -90,27 +94,9 @@ class Traced(ForwardingStore):
         self._target = _target_of(self._where)
 
     async def append(
-        self,
-        key: ThreadKey,
-        messages: Sequence[NewMessage],
-        *,
-        append_id: str | None = None,
-        expected_seq: int | None = None,
-        retention: Retention | None = None,
-        default_title: str | None = None,
+        self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
     ) -> Appended:
-        return await self._traced(
-            "append",
-            lambda: self._inner.append(
-                key,
-                messages,
-                append_id=append_id,
-                expected_seq=expected_seq,
-                retention=retention,
-                default_title=default_title,
-            ),
-            _sent(messages),
-        )
+        return await self._traced("append", lambda: self._inner.append(key, messages, **options), _sent(messages))
 
     async def put_document(
         self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
@@ -120,6 +106,10 @@ class Traced(ForwardingStore):
             lambda: self._inner.put_document(key, name, value, expected_revision=expected_revision),
             {"everthread.bytes.sent": len(value)} if isinstance(value, bytes) else {},
         )
+
+    async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        inner = self._inner_that(SupportsRewrite)
+        return await self._traced("rewrite", lambda: inner.rewrite(key, changes), _sent(changes))
 
     async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
         return await self._traced(call, proceed, {})
@@ -211,8 +201,10 @@ def _target_of(place: Attributes) -> str:
 def _sent(messages: object) -> Attributes:
     if not isinstance(messages, Sequence):
         return {}
-    turn = [message for message in cast(Sequence[object], messages) if isinstance(message, NewMessage)]
-    return {"everthread.messages.sent": len(turn), "everthread.bytes.sent": sum(len(m.payload) for m in turn)}
+    given = cast(Sequence[object], messages)
+    sizes = [len(each.payload) for each in given if isinstance(each, NewMessage)]
+    sizes += [len(each.new) for each in given if isinstance(each, Rewrite)]
+    return {"everthread.messages.sent": len(sizes), "everthread.bytes.sent": sum(sizes)}
 
 
 def _received(call: str, result: object) -> Attributes:

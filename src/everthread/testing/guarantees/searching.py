@@ -252,7 +252,7 @@ class Searching(GuaranteeTests):
         await store.append(KEY, [*strange, said("rome")])
         assert await found(store, "rome") == [3]
 
-    async def test_bad_input_is_refused(self, store: Store) -> None:
+    async def test_a_search_for_what_is_no_text_is_refused(self, store: Store) -> None:
         for text in cast(Any, (None, 3, b"rome", "x" * 1001)):
             with pytest.raises(InvalidMessageError):
                 await find(store, text)
