@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import io
 import itertools
 import re
 import sqlite3
 import struct
 import threading
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from everthread import CorruptRecordError, NewMessage, Retention, StoreUnavailableError, ThreadKey
+from everthread import (
+    Appended,
+    CorruptRecordError,
+    NewMessage,
+    OutcomeUnknownError,
+    Retention,
+    StoreUnavailableError,
+    ThreadKey,
+    Truncated,
+)
 from everthread.contract import REMEMBERED_APPENDS
 from everthread.engines.sqlite import SqliteStore
 from everthread.engines.sqlite._database import Place, connect_reader, connect_writer
 from everthread.engines.sqlite._sql import queries
+from everthread.engines.sqlite._threads import Workers
 from everthread.testing import (
     Clock,
     CorruptibleHarness,
@@ -99,14 +112,71 @@ def log_frames(path: Path) -> list[bool]:
     return [struct.unpack(">I", frame[4:8])[0] != 0 for frame in frames if frame[8:16] == salts]
 
 
+@contextlib.contextmanager
+def other_writer(path: Path) -> Iterator[None]:
+    """Another connection that keeps the lock for as long as the block runs."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    yield
+    db.execute("ROLLBACK")
+    db.close()
+
+
 # Cost
 
 
 async def test_appends_that_wait_together_are_one_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with SqliteStore(path) as store:
+        before = sum(log_frames(path))
+        with other_writer(path):
+            # The first to come waits for the lock with whoever came just after it, the others wait behind them.
+            first = asyncio.create_task(store.append(KEY, tool_turn(0)))
+            await asyncio.sleep(0)
+            others = [asyncio.create_task(store.append(ThreadKey(str(n)), tool_turn(n))) for n in range(64)]
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *others)
+        assert sum(log_frames(path)) <= before + 2
+
+
+async def test_appends_and_other_writes_take_effect_in_the_order_of_the_calls(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "x.db") as store:
-        before = sum(log_frames(tmp_path / "x.db"))
-        await asyncio.gather(*(store.append(ThreadKey(str(n)), tool_turn(n)) for n in range(64)))
-        assert sum(log_frames(tmp_path / "x.db")) == before + 1
+        with other_writer(tmp_path / "x.db"):
+            calls = [
+                store.append(KEY, [NewMessage(b"0"), NewMessage(b"1")]),
+                store.append(KEY, [NewMessage(b"2")]),
+                store.truncate(KEY, stop=2),
+                store.append(KEY, [NewMessage(b"3")], expected_seq=3),
+                store.delete_thread(KEY),
+                store.append(KEY, [NewMessage(b"4")]),
+            ]
+            tasks = [asyncio.create_task(call) for call in calls]
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*tasks)
+        assert results[2:5] == [Truncated(1, 0, 3), Appended(3, 4), True]
+        assert [message.payload for message in await store.read(KEY)] == [b"4"]
+
+
+async def test_what_fails_for_many_calls_together_gives_each_an_error_of_its_own() -> None:
+    def fail(_: io.BytesIO, items: Sequence[int]) -> list[int]:
+        together.append(len(items))
+        raise OutcomeUnknownError("the disk")
+
+    together: list[int] = []
+    workers = Workers("test", io.BytesIO)
+    may_go = threading.Event()
+    busy = asyncio.create_task(workers.call(lambda _: may_go.wait()))
+    calls = [asyncio.create_task(workers.call_together(fail, number)) for number in range(9)]
+    await asyncio.sleep(0)
+    calls.pop().cancel()
+    await asyncio.sleep(0)
+    may_go.set()
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(error) for error in errors] == ["the disk"] * 8
+    assert len(set(map(id, errors))) == 8
+    assert together == [8]
+    assert await busy
+    await workers.stop()
 
 
 async def test_an_append_writes_as_many_pages_to_a_long_thread_as_to_a_short_one(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Self
 
 from everthread.contract import SupportsDiagnosis, SupportsReconciling
-from everthread.engines._base import AppendRequest, Engine, ThreadChange
+from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._importing import Importing
 from everthread.engines._rewriting import Rewriting
 from everthread.engines._search import Position, Searching
@@ -41,7 +41,7 @@ READERS = 4
 _LARGEST_MESSAGE = 900_000_000
 
 
-class SqliteStore(Searching, Rewriting, Importing, Engine, SupportsDiagnosis, SupportsReconciling):
+class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsReconciling):
     """Keeps threads in one SQLite file, which several processes of one machine may use at once.
 
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
@@ -56,7 +56,7 @@ class SqliteStore(Searching, Rewriting, Importing, Engine, SupportsDiagnosis, Su
             survives the end of the process, and after a loss of power the newest appends may be
             missing, each one whole.
         busy_timeout: Seconds to wait while another process writes, before `StoreUnavailableError`.
-        options: What every engine takes: see `Engine`.
+        options: What every engine takes: see `BaseEngine`.
     """
 
     def __init__(
@@ -102,8 +102,9 @@ class SqliteStore(Searching, Rewriting, Importing, Engine, SupportsDiagnosis, Su
     def _translate(self, error: Exception) -> EverthreadError | None:
         return translate(error, self._place)
 
-    async def _append_many(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
-        return await self._writer.call(Writer.append_many, batch)
+    async def _append_one(self, request: AppendRequest) -> Appended:
+        # Not through a coalescer in the loop: the thread finds what waits by itself, which spares a task for each.
+        return await self._writer.call_together(Writer.append_many, request)
 
     async def _read(self, key: ThreadKey, start: int, stop: int | None, limit: int | None) -> MessagePage:
         return await self._readers.call(Reader.read, key, start, stop, limit, self._now_ms())

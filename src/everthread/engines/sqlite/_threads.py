@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from everthread.errors import ConfigurationError, StoreUnavailableError
+import msgspec
+
+from everthread.errors import ConfigurationError, EverthreadError, StoreUnavailableError
 
 
 class Connection(Protocol):
@@ -20,10 +22,29 @@ class Connection(Protocol):
 
 C = TypeVar("C", bound=Connection)
 P = ParamSpec("P")
+Q = TypeVar("Q")
 R = TypeVar("R")
 
-_Answer = Callable[[Any, BaseException | None], None]
-_Job = tuple[Callable[..., Any] | None, tuple[Any, ...], "asyncio.Future[Any] | None"]
+_MOST_TOGETHER = 256
+
+
+class _Job(msgspec.Struct):
+    """Something to do.
+
+    Attributes:
+        together: The function takes a list of items: the argument of this job, and those of the jobs beside it.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    answer: asyncio.Future[Any]
+    together: bool = False
+
+
+class _End(msgspec.Struct):
+    """The thread is to close its connection and end."""
+
+    answer: asyncio.Future[Any] | None = None
 
 
 class Workers(Generic[C]):
@@ -41,7 +62,7 @@ class Workers(Generic[C]):
         self._name = name
         self._connect = connect
         self._most = most
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | _End] = SimpleQueue()
         self._started = 0
         self._under_way = 0
         self._ends: list[asyncio.Future[None]] = []
@@ -52,15 +73,27 @@ class Workers(Generic[C]):
 
         If the caller is cancelled, what has begun is carried out to its end.
         """
+        return await self._done(_Job(function, args, asyncio.get_running_loop().create_future()))
+
+    async def call_together(self, function: Callable[[C, Sequence[Q]], Sequence[R | EverthreadError]], item: Q) -> R:
+        """Runs ``function(connection, items)`` in a thread, with this item among those that wait just then.
+
+        Items keep the order of the calls, also among other calls; nothing is waited for. The function gives a result or
+        an error for each item, in order; if it raises, each caller gets that error.
+
+        If the caller is cancelled before its item's turn has come, the item is left out.
+        """
+        return await self._done(_Job(function, (item,), asyncio.get_running_loop().create_future(), together=True))
+
+    async def _done(self, job: _Job) -> Any:
         if self._process != os.getpid():
             raise ConfigurationError("This store was opened before a fork: open a new one in the child process.")
-        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         if self._under_way >= self._started < self._most:
             self._start()
         self._under_way += 1
-        self._jobs.put((function, args, answer))
+        self._jobs.put(job)
         try:
-            return await answer
+            return await job.answer
         finally:
             self._under_way -= 1
 
@@ -71,7 +104,7 @@ class Workers(Generic[C]):
         for _ in range(self._started):
             end = asyncio.get_running_loop().create_future()
             self._ends.append(end)
-            self._jobs.put((None, (), end))
+            self._jobs.put(_End(end))
         self._started = 0
         if self._ends:
             # A wait that is cancelled leaves the ends as they are, for the next call.
@@ -80,7 +113,7 @@ class Workers(Generic[C]):
     def release(self) -> None:
         """Like `stop`, without waiting: for a store that is given up."""
         for _ in range(self._started):
-            self._jobs.put((None, (), None))
+            self._jobs.put(_End())
         self._started = 0
 
     def _start(self) -> None:
@@ -89,46 +122,73 @@ class Workers(Generic[C]):
         self._started += 1
 
 
-def _work(jobs: SimpleQueue[_Job], connect: Callable[[], C]) -> None:
+def _work(jobs: SimpleQueue[_Job | _End], connect: Callable[[], C]) -> None:
     # The connection is known to this frame only, so a forked child can never close the parent's.
     connection: C | None = None
-    while True:
-        function, args, answer = jobs.get()
-        if function is None:
-            break
-        if answer is None or answer.cancelled():
-            continue
+    job = jobs.get()
+    while isinstance(job, _Job):
+        batch, following = _batch(jobs, job) if job.together else ([job], None)
         try:
             if connection is None:
                 connection = connect()
-            result = function(connection, *args)
+            _carry_out(connection, batch)
         except BaseException as error:
-            _deliver(answer, None, error)
-        else:
-            _deliver(answer, result, None)
+            _deliver(batch, [error] * len(batch))
         # An idle thread must not keep the last job's arguments and answer alive.
-        del function, args, answer
-        result = None
+        del job, batch
+        job = following or jobs.get()
+        del following
     if connection is not None:
         connection.close()
-    if answer is not None:
-        _deliver(answer, None, None)
+    if job.answer is not None:
+        _deliver([job], [None])
 
 
-def _deliver(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+def _batch(jobs: SimpleQueue[_Job | _End], job: _Job) -> tuple[list[_Job], _Job | _End | None]:
+    """The job and those that wait and can be done together with it, and one that was taken beyond them."""
+    batch = [job]
+    while len(batch) < _MOST_TOGETHER:
+        try:
+            other = jobs.get_nowait()
+        except Empty:
+            break
+        if not isinstance(other, _Job) or other.function is not job.function:
+            return batch, other
+        batch.append(other)
+    return batch, None
+
+
+def _carry_out(connection: Connection, batch: list[_Job]) -> None:
+    first = batch[0]
+    if not first.together:
+        if not first.answer.cancelled():
+            _deliver(batch, [first.function(connection, *first.args)])
+    elif awaited := [job for job in batch if not job.answer.cancelled()]:
+        _deliver(awaited, first.function(connection, [job.args[0] for job in awaited]))
+
+
+def _deliver(batch: Sequence[_Job | _End], results: Sequence[object]) -> None:
+    answer = batch[0].answer
+    assert answer is not None
     try:
-        answer.get_loop().call_soon_threadsafe(_settle, answer, result, error)
+        # Waking the loop is dear, so it is done once for all.
+        answer.get_loop().call_soon_threadsafe(_settle, batch, results)
     except RuntimeError:
         # The loop was closed meanwhile: nobody waits any more.
         return
 
 
-def _settle(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(result)
-    elif isinstance(error, Exception):
-        answer.set_exception(error)
-    else:
-        answer.set_exception(StoreUnavailableError(f"The store's thread was stopped: {type(error).__name__}."))
+def _settle(batch: Sequence[_Job | _End], results: Sequence[object]) -> None:
+    for job, result in zip(batch, results, strict=True):
+        answer = job.answer
+        if answer is None or answer.done():
+            continue
+        if not isinstance(result, BaseException):
+            answer.set_result(result)
+        elif isinstance(result, EverthreadError) and len(batch) > 1:
+            # Each caller gets an error of its own: raising one object in many tasks mixes their tracebacks.
+            answer.set_exception(type(result)(*result.args))
+        elif isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_exception(StoreUnavailableError(f"The store's thread was stopped: {type(result).__name__}."))
