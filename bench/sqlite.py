@@ -1,13 +1,16 @@
-"""SQLite: the standard library's driver in this thread, and everthread, with and without an fsync for each commit."""
+"""SQLite: the driver of the standard library in this thread and in another, and everthread; with fsync and without."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.workload import Group, Turn
 from everthread import Message, Store, ThreadKey, new_message, open_store
@@ -21,6 +24,7 @@ def groups() -> Iterator[Sequence[Group]]:
                 f"SQLite, synchronous={how.upper()}",
                 {
                     "sqlite3, in this thread": partial(bare, Path(folder, f"bare-{how}.db"), how),
+                    "sqlite3, in a thread": partial(bare_in_a_thread, Path(folder, f"thread-{how}.db"), how),
                     "everthread, from encoded messages": partial(ours, Path(folder, f"given-{how}.db"), how, Given),
                     "everthread, from dictionaries": partial(ours, Path(folder, f"ours-{how}.db"), how, Ours),
                 },
@@ -33,24 +37,47 @@ class Bare:
     """One row a message, the payload encoded beforehand: the least that any store on sqlite3 does."""
 
     def __init__(self, path: Path, synchronous: str) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={synchronous}")
         self._db.execute("CREATE TABLE messages (thread TEXT, payload BLOB)")
         self._db.execute("CREATE INDEX by_thread ON messages (thread)")
 
     async def append(self, thread: str, turn: Turn) -> object:
+        return self.insert(thread, turn)
+
+    async def read_last(self, thread: str, count: int) -> Sequence[object]:
+        return self.select(thread, count)
+
+    def insert(self, thread: str, turn: Turn) -> object:
         self._db.execute("BEGIN IMMEDIATE")
         rows = [(thread, payload) for payload in turn.payloads]
         self._db.executemany("INSERT INTO messages VALUES (?, ?)", rows)
         return self._db.execute("COMMIT")
 
-    async def read_last(self, thread: str, count: int) -> Sequence[object]:
+    def select(self, thread: str, count: int) -> Sequence[object]:
         query = "SELECT payload FROM messages WHERE thread = ? ORDER BY rowid DESC LIMIT ?"
         return self._db.execute(query, (thread, count)).fetchall()[::-1]
 
     def close(self) -> None:
         self._db.close()
+
+
+class BareInAThread:
+    """The same, with one hop to a thread for each call: the least that a store does which keeps the loop free."""
+
+    def __init__(self, bare: Bare, thread: ThreadPoolExecutor) -> None:
+        self._bare = bare
+        self._thread = thread
+
+    async def append(self, thread: str, turn: Turn) -> object:
+        return await self._run(self._bare.insert, thread, turn)
+
+    async def read_last(self, thread: str, count: int) -> Sequence[object]:
+        return await self._run(self._bare.select, thread, count)
+
+    async def _run(self, function: Callable[..., Any], *args: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
 
 class Ours:
@@ -75,6 +102,12 @@ class Given(Ours):
 async def bare(path: Path, synchronous: str) -> AsyncIterator[Bare]:
     with contextlib.closing(Bare(path, synchronous)) as contender:
         yield contender
+
+
+@contextlib.asynccontextmanager
+async def bare_in_a_thread(path: Path, synchronous: str) -> AsyncIterator[BareInAThread]:
+    with contextlib.closing(Bare(path, synchronous)) as contender, ThreadPoolExecutor(1) as thread:
+        yield BareInAThread(contender, thread)
 
 
 @contextlib.asynccontextmanager
