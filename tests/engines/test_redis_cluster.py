@@ -6,18 +6,34 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import hiredis
 import pytest
 import redis as redis_py
 
-from everthread import Appended, ConfigurationError, Store, ThreadKey, new_message, open_store
+from everthread import (
+    Appended,
+    ConfigurationError,
+    Store,
+    StoreUnavailableError,
+    ThreadKey,
+    new_message,
+    open_store,
+)
+from everthread.contract import SupportsReconciling
 from everthread.engines.redis._keys import ThreadNames, slot_of
+from everthread.engines.redis._recency import Recency
+from everthread.engines.redis._scripts import Script
 from everthread.model import NewMessage
+from tests.cli.driving import PROGRAM, piped
+from tests.engines.redis_fronts import front, once
 from tests.redis_topologies import (
     Cluster,
     ask,
@@ -112,6 +128,136 @@ async def test_what_the_index_lists_and_is_not_there_is_taken_out_by_a_listing(c
         assert [thread.key for thread in await store.list_threads()] == [KEY]
         await store.list_threads()
         assert ask(server.port, "ZCARD", index.decode()) == 1
+
+
+DYING = """
+import asyncio, sys
+from datetime import UTC, datetime
+from everthread import ThreadKey, new_message, open_store
+
+async def main(url, thread_id, last_deed):
+    async with open_store(url) as store:
+        key = ThreadKey(thread_id)
+        if last_deed == "append":
+            await store.append(key, [new_message({"role": "user", "content": "last words"})])
+        elif last_deed == "document":
+            await store.put_document(key, "d", b"1")
+        elif last_deed == "restore":
+            await store.restore_times(key, created_at=datetime(2020, 1, 1), updated_at=datetime(2020, 1, 2))
+        else:
+            await store.delete_thread(key)
+        print("done", flush=True)
+        sys.stdin.readline()  # nothing else of this process gets its turn, so no note is sent
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def die_before_the_index_is_told(url: str, key: ThreadKey, last_deed: str) -> None:
+    """Another process does something to a thread, and is killed when it is done and before the index knows."""
+    command = [sys.executable, "-c", DYING, url, key.thread_id, last_deed]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"done\n"
+        finally:
+            process.kill()
+
+
+async def drifts(store: Store, *, mend: bool = False) -> list[tuple[str, int, bool]]:
+    assert isinstance(store, SupportsReconciling)
+    return [(drift.what, drift.count, drift.mended) for drift in await store.reconcile(mend=mend)]
+
+
+async def listed(store: Store) -> list[tuple[str, int]]:
+    return [(thread.key.thread_id, thread.updated_ms) for thread in await store.list_threads()]
+
+
+@pytest.mark.parametrize("last_deed", ["append", "document"])
+async def test_a_thread_whose_process_died_before_the_index_knew_is_found_and_listed(
+    cluster: Cluster, prefix: str, last_deed: str
+) -> None:
+    url = f"{cluster.url}?prefix={prefix}"
+    # One of each form of a thread's keys, and on different servers.
+    keys = [ThreadKey(name) for name in ("plain", "{tag}ged", "a}b", "*?[x]", "é")]
+    async with open_store(url) as store:
+        await store.append(ThreadKey("listed"), [said("a")])
+        await store.append(ThreadKey("another's", "tenant"), [said("a")])
+        before = await listed(store)
+        for key in keys:
+            await asyncio.to_thread(die_before_the_index_is_told, url, key, last_deed)
+        assert await listed(store) == before
+        assert await drifts(store) == [("threads that no listing shows", 5, False)]
+        assert await listed(store) == before
+        assert await drifts(store, mend=True) == [("threads that no listing shows", 5, True)]
+        assert await drifts(store) == []
+        threads = {thread.key: thread for thread in await store.list_threads()}
+        assert set(threads) == {ThreadKey("listed"), *keys}
+        for key in keys:
+            assert threads[key] == await store.get_thread(key)
+
+
+@pytest.mark.parametrize("last_deed", ["append", "restore"])
+async def test_a_thread_that_is_listed_with_another_time_gets_its_own(
+    cluster: Cluster, prefix: str, last_deed: str
+) -> None:
+    url = f"{cluster.url}?prefix={prefix}"
+    other = ThreadKey("other")
+    async with open_store(url) as store:
+        for key in (KEY, other):
+            await store.append(key, [said("a")])
+        await store.list_threads()
+        await asyncio.to_thread(die_before_the_index_is_told, url, KEY if last_deed == "append" else other, last_deed)
+        assert await drifts(store, mend=True) == [("threads that are listed with another time", 1, True)]
+        assert [name for name, _ in await listed(store)] == ["conversation", "other"]
+        threads = [await store.get_thread(key) for key in (KEY, other)]
+        assert await listed(store) == [(thread.key.thread_id, thread.updated_ms) for thread in threads if thread]
+        assert await drifts(store) == []
+
+
+async def test_doctor_repairs_the_index_of_a_cluster(cluster: Cluster, prefix: str, tmp_path: Path) -> None:
+    url = f"{cluster.url}?prefix={prefix}"
+    index = ThreadNames(prefix, KEY).index
+    doctor = (PROGRAM, "doctor", "--store", url, "--repair")
+    async with open_store(url) as store:
+        await store.append(ThreadKey("gone"), [said("a")])
+        await store.list_threads()
+        await asyncio.to_thread(die_before_the_index_is_told, url, ThreadKey("gone"), "delete")
+        await asyncio.to_thread(die_before_the_index_is_told, url, KEY, "append")
+        dry = await asyncio.to_thread(piped, "", "--dry-run", home=tmp_path, program=doctor)
+        assert (dry.returncode, dry.stdout) == (1, "found 1 threads that no listing shows\n")
+        done = await asyncio.to_thread(piped, "", "--yes", home=tmp_path, program=doctor)
+        assert done.returncode == 0, done.stderr
+        assert [name for name, _ in await listed(store)] == ["conversation"]
+    assert ask(cluster.owner(slot_of(index)).port, "ZCARD", index.decode()) == 1
+
+
+async def test_a_comparison_whose_server_is_lost_says_so_instead_of_finding_less(prefix: str) -> None:
+    with cluster_of_one() as server:
+        async with front(server.port, once(b"SCAN")) as lossy:
+            url = f"redis://127.0.0.1:{lossy.port}?spread=true&prefix={prefix}"
+            async with open_store(url) as store:
+                await store.append(KEY, [said("a")])
+                with pytest.raises(StoreUnavailableError):
+                    await drifts(store)
+                assert lossy.lost == 1
+                assert await drifts(store) == []
+
+
+async def test_of_two_restored_times_the_last_takes_the_place_of_what_the_first_was_to() -> None:
+    sent: list[list[bytes]] = []
+
+    async def run(_: Script, __: bytes, notes: list[bytes]) -> None:
+        sent.append(notes)
+
+    recency = Recency(run)
+    recency.was_restored(b"index", b"thread", 5, 10)
+    recency.was_restored(b"index", b"thread", 7, 5)
+    recency.was_restored(b"index", b"other", 7, 5)
+    recency.was_active(b"index", b"other", 8)
+    await recency.settled()
+    assert sent == [[b"7-10", b"thread", b"8", b"other"]]
+    await recency.close()
 
 
 async def test_another_store_lists_a_thread_soon_after_its_append(cluster: Cluster, prefix: str) -> None:

@@ -25,7 +25,7 @@ from everthread import (
     new_message,
     open_store,
 )
-from everthread.engines.redis._keys import Names, ThreadNames, companions_of
+from everthread.engines.redis._keys import Names, ThreadNames, companions_of, list_of
 from everthread.model import NewMessage
 from everthread.testing import strategies
 from tests.servers import REDIS_LIKE, Server, free_port, redis_server
@@ -133,6 +133,12 @@ def test_companions_are_told_from_lists_and_from_each_other() -> None:
     lists = [b"p:%b" % thread for thread in (b"a", b"{a}", b"a}", b"{}a", b"{a", b"}{", b"{a}:meta", b"{p:a}:meta")]
     everything = [*lists, *(name for each in lists for name in companions_of(each))]
     assert len(set(everything)) == len(everything)
+
+
+@given(key=strategies.thread_keys())
+def test_a_meta_is_of_one_list_and_no_other_key_is_a_meta(key: ThreadKey) -> None:
+    names = ThreadNames("prefix", key).names
+    assert [list_of(name) for name in names] == [None, names[0], *[None] * 7]
 
 
 def test_names_are_remembered_up_to_a_bound() -> None:

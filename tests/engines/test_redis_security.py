@@ -90,7 +90,7 @@ RIGHTS = (
     "+zadd +zrem +zscore +zcount +zrevrange +zrangebyscore +zremrangebyscore +zremrangebyrank "
     "+pexpire +pttl +persist +unlink"
 )
-MORE_RIGHTS = {"cluster": "+asking +cluster|slots", "sentinel": "+role", "wait_replicas": "+wait"}
+MORE_RIGHTS = {"cluster": "+asking +cluster|slots", "sentinel": "+role", "wait_replicas": "+wait", "--repair": "+scan"}
 """As docs/engines/redis.md lists them."""
 KEYS = ("~chat_messages:*", "~chat_messages@*", "~{*")
 
@@ -126,6 +126,11 @@ async def test_a_user_with_only_the_documented_rights_can_do_everything(kind: st
             ask(server.port, "ACL", "SETUSER", "app", "on", ">pw", *KEYS, "-@all", *rights)
         async with open_store(f"{topology.url}?wait_replicas=1".replace("://", "://app:pw@")) as store:
             await use_everything(store)
+            with pytest.raises(ConfigurationError, match="does not allow this user"):
+                await store.reconcile()
+            for server in topology.servers:
+                ask(server.port, "ACL", "SETUSER", "app", MORE_RIGHTS["--repair"])
+            assert await store.reconcile(mend=True) == ()
 
 
 async def test_a_user_of_a_single_server_needs_no_more_than_the_documented_rights(server: Server) -> None:

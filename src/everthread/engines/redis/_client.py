@@ -6,7 +6,7 @@ retries, a pool with limits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from redis import exceptions
@@ -83,6 +83,15 @@ class ClientLink:
     async def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Any:
         """Carries out reading commands on a thread in one step and returns their replies."""
         return await self._submit(_Call([[b"MULTI"], *commands, [b"EXEC"]]))
+
+    async def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]:
+        """The keys of a type that match a pattern, some at a time; one may be given twice."""
+        cursor = b""
+        while cursor != b"0":
+            words = [b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000", b"TYPE", kind]
+            cursor, names = await self._submit(_Call([words]))
+            cursor = b"%d" % int(cursor)
+            yield names
 
     async def _submit(self, call: _Call) -> Any:
         reply = await self._calls.submit(call)

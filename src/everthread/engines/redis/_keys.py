@@ -117,6 +117,12 @@ def companions_of(list_key: bytes) -> list[bytes]:
     return [b"{%b}:%b:%b" % (tag, name, list_key) for name in COMPANIONS]
 
 
+def list_of(meta_key: bytes) -> bytes | None:
+    """The list that a key is the meta of; ``None`` for any other key."""
+    inner = meta_key[1:-6] if meta_key.endswith(b"}:meta") else meta_key.partition(b"}:meta:")[2]
+    return inner if inner and companions_of(inner)[0] == meta_key else None
+
+
 def tag_of(key: bytes) -> bytes:
     """The part of a key that decides its slot.
 

@@ -180,7 +180,10 @@ class Line(asyncio.BufferedProtocol):
     def tell(self, command: Command) -> asyncio.Future[Any]:
         """Sends a command of the connection itself; its future is done when the server came to it, or never will."""
         call = Call(command, command.by_hash, -1, self._loop.create_future())
-        self.send(call)
+        if self._transport is None:
+            call.answer.set_result(None)
+        else:
+            self.send(call)
         return call.answer
 
     def _flush(self) -> None:

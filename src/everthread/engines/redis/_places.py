@@ -37,6 +37,10 @@ class Places(Protocol):
     async def find(self) -> None:
         """Looks for the servers, if they are not known or one was lost."""
 
+    async def one_slot_each(self) -> Sequence[int]:
+        """Looks for the servers anew, and tells a slot of each."""
+        ...
+
 
 class Asker(Protocol):
     """Asks a server one thing over a connection that is made for it."""
@@ -63,6 +67,9 @@ class OnePlace:
 
     async def find(self) -> None:
         """There is nothing to look for."""
+
+    async def one_slot_each(self) -> Sequence[int]:
+        return (0,)
 
 
 class SentinelPlaces:
@@ -117,6 +124,9 @@ class SentinelPlaces:
             raise trouble
         raise ConfigurationError(f"No sentinel knows a primary of the name {self._name!r}.")
 
+    async def one_slot_each(self) -> Sequence[int]:
+        return (0,)
+
 
 class ClusterPlaces:
     """The primaries of a cluster by slot.
@@ -164,6 +174,13 @@ class ClusterPlaces:
             self._learn(rows, address)
             return
         raise trouble
+
+    async def one_slot_each(self) -> Sequence[int]:
+        self._is_stale = True
+        await self.find()
+        if None in self._owners:
+            raise ConnectionError("a part of the cluster has no server")
+        return [self._owners.index(owner) for owner in dict.fromkeys(self._owners)]
 
     def _learn(self, rows: Sequence[Any], asked: Address) -> None:
         # https://redis.io/docs/latest/commands/cluster-slots/

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from everthread.engines.redis._errors import TRANSIENT, ServerError, broken, unreachable
@@ -122,6 +122,36 @@ class Router:
         packed = [b"*%d\r\n%b" % (len(command), pack(command)) for command in commands]
         data = MULTI + b"".join(packed) + EXEC
         return self._submit(Call(TRANSACTION, data, names.slot, self._loop.create_future(), len(commands) + 2))
+
+    async def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]:
+        """The keys of a type that match a pattern, of all servers, some at a time; one may be given twice.
+
+        None is missed that was there all the time, unless its slot moved to another server meanwhile.
+
+        Raises:
+            StoreUnavailableError: A server cannot be reached or was lost, so it is not known what else there is.
+            ServerError: A server refused it.
+        """
+        try:
+            slots = await self._places.one_slot_each()
+        except EverthreadError:
+            raise
+        except Exception as error:
+            raise unreachable(self._server, error) from None
+        for slot in slots:
+            # Makes the connection, if there is none.
+            await self._submit(Call(PING, PING.by_hash, slot, self._loop.create_future()))
+            line, cursor = self._lines.get(self._places.of(slot)), b""
+            while cursor != b"0":
+                words = [b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000", b"TYPE", kind]
+                reply = None if line is None else await line.tell(Command(b"*8\r\n" + pack(words)))
+                if isinstance(reply, ServerError):
+                    raise reply
+                if reply is None:
+                    # Another server would not know how far this one had come.
+                    raise broken(self._server, "connection lost", in_doubt=False)
+                cursor, names = reply
+                yield names
 
     def _tell_all(self, command: Command) -> None:
         for line in self._lines.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Protocol, Self, cast
 
@@ -19,7 +19,7 @@ from everthread.engines.redis import _scripts as scripts
 from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
 from everthread.engines.redis._keys import Names, ThreadNames
-from everthread.engines.redis._reconciling import relist
+from everthread.engines.redis._reconciling import Reconciliation
 from everthread.engines.redis._records import (
     ABSENT,
     CONFLICT,
@@ -40,7 +40,6 @@ from everthread.errors import (
     LimitExceededError,
     SchemaError,
     ThreadNotFoundError,
-    UnsupportedError,
 )
 from everthread.model import (
     Appended,
@@ -82,6 +81,8 @@ class Link(Protocol):
     def run(self, script: scripts.Script, names: ThreadNames | bytes, arguments: list[bytes]) -> Awaitable[Any]: ...
 
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
+
+    def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]: ...
 
 
 class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsReconciling):
@@ -197,11 +198,9 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
 
     async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
         check_identifier(tenant, "tenant", may_be_empty=True)
-        if self._names.spread:
-            raise UnsupportedError("On a cluster, threads that no listing shows cannot be looked for.")
         await self.open()
-        drift = await self._translated(relist(self._names, tenant, self._linked().run, self._get_thread, mend=mend))
-        return (drift,) if drift.count else ()
+        comparison = Reconciliation(self._names, tenant, self._linked(), self._get_thread)
+        return await self._translated(comparison.run(mend=mend))
 
     async def diagnose(self) -> tuple[Fact, ...]:
         # In a cluster, the server that would keep this thread answers for all.
