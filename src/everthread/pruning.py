@@ -6,8 +6,6 @@ Where every append goes through stores that were opened with a `Retention`, that
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +15,7 @@ from everthread.contract import Store, read_all
 from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, ThreadNotFoundError
 from everthread.model import Message, Thread, ThreadKey, Truncated, check_count, to_milliseconds
 from everthread.spans import SpanReader, readable_view
-from everthread.threads import find_threads
+from everthread.threads import find_threads, for_each, is_another
 
 MOST_TRIES = 10
 """How often a thread that grows all the time is tried before it is left for the next run."""
@@ -83,7 +81,7 @@ class Pruned(msgspec.Struct, frozen=True):
         return self.is_deleted or self.messages > 0
 
 
-async def prune(
+def prune(
     store: Store, policy: PrunePolicy, tenant: str = "", *, now: datetime | None = None, dry_run: bool = False
 ) -> AsyncIterator[Pruned]:
     """Holds a tenant's threads to a policy, the newest activity first; tells of every thread what went.
@@ -115,18 +113,7 @@ async def prune(
         except CorruptRecordError as error:
             return Pruned(thread.key, failure=str(error))
 
-    under_way: deque[asyncio.Task[Pruned]] = deque()
-    try:
-        async for thread in find_threads(store, tenant):
-            under_way.append(asyncio.create_task(hold(thread)))
-            if len(under_way) >= AT_ONCE:
-                yield await under_way.popleft()
-        while under_way:
-            yield await under_way.popleft()
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+    return for_each(find_threads(store, tenant), hold, at_once=AT_ONCE)
 
 
 async def _forget(store: Store, thread: Thread, *, dry_run: bool) -> Pruned:
@@ -169,21 +156,16 @@ async def _drop_head(store: Store, thread: Thread, start: int, *, may_grow: bool
 
     It could where a call below waits for its result, and where the thread was deleted and begun anew.
     """
-    expected, tries = thread.next_seq, 0
+    seen, tries = thread, 0
     while True:
         try:
-            return await store.truncate(thread.key, start=start, expected_seq=expected)
+            return await store.truncate(thread.key, start=start, expected_seq=seen.next_seq)
         except ConflictError:
             tries += 1
             latest = await store.get_thread(thread.key)
-            if not may_grow or tries == MOST_TRIES or latest is None or _is_another(latest, thread, expected):
+            if not may_grow or tries == MOST_TRIES or latest is None or is_another(latest, seen):
                 return None
-            expected = latest.next_seq
-
-
-def _is_another(latest: Thread, thread: Thread, next_seq: int) -> bool:
-    """Whether a thread was deleted and begun anew since it had this next position."""
-    return latest.created_ms != thread.created_ms or latest.next_seq < next_seq
+            seen = latest
 
 
 async def _begins_after(store: Store, key: ThreadKey, oldest: int) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +24,8 @@ from everthread.model import (
 )
 from everthread.spans import SpanReader
 
+T = TypeVar("T")
+
 THREADS_A_PAGE = 1000
 MESSAGES_A_PAGE = 500
 _TITLE_SEARCH = 5
@@ -36,12 +40,14 @@ class ThreadFilter(msgspec.Struct, frozen=True):
         metadata: Each of these keys has this value. Text matches by its words (``"7"`` also the number 7).
         active_after: The last activity was then or later.
         active_before: The last activity was before.
+        longer_than: More messages than that are kept.
     """
 
     title: str = ""
     metadata: Mapping[str, object] = {}
     active_after: datetime | None = None
     active_before: datetime | None = None
+    longer_than: int | None = None
 
     def accepts(self, thread: Thread) -> bool:
         """Whether a thread passes."""
@@ -51,6 +57,7 @@ class ThreadFilter(msgspec.Struct, frozen=True):
             and all(_is_tagged(thread.metadata, name, value) for name, value in self.metadata.items())
             and (after is None or thread.updated_ms >= to_milliseconds(after))
             and (before is None or thread.updated_ms < to_milliseconds(before))
+            and (self.longer_than is None or thread.count > self.longer_than)
         )
 
 
@@ -84,6 +91,27 @@ async def find_threads(
         cursor = page.cursor
         if cursor is None:
             return
+
+
+async def for_each(
+    found: AsyncIterator[Thread], work: Callable[[Thread], Coroutine[Any, Any, T]], *, at_once: int
+) -> AsyncIterator[T]:
+    """What ``work`` gives for each thread, in the order of the threads.
+
+    So many are worked on together. When the caller stops, or one piece of work fails, the others are cancelled.
+    """
+    under_way: deque[asyncio.Task[T]] = deque()
+    try:
+        async for thread in found:
+            under_way.append(asyncio.create_task(work(thread)))
+            if len(under_way) >= at_once:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def title_of(store: Store, thread: Thread) -> str | None:
@@ -164,6 +192,11 @@ async def existing_thread(store: Store, key: ThreadKey) -> Thread:
     if thread is None:
         raise ThreadNotFoundError(f"There is no {key}.")
     return thread
+
+
+def is_another(latest: Thread, earlier: Thread) -> bool:
+    """Whether a thread was deleted and begun anew under the same id since it was looked at."""
+    return latest.created_ms != earlier.created_ms or latest.next_seq < earlier.next_seq
 
 
 # Turns
