@@ -6,6 +6,7 @@ that is for retention and pruning. The model is a function from a text to a text
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from hashlib import sha256
@@ -16,10 +17,10 @@ import msgspec
 from everthread import codec
 from everthread.codec import View
 from everthread.contract import Store, read_all
-from everthread.errors import ConflictError, CorruptRecordError, SummaryError
-from everthread.model import Document, Message, MessagePage, ThreadKey, check_count
+from everthread.errors import ConflictError, CorruptRecordError, SummaryError, ThreadNotFoundError
+from everthread.model import Document, Message, MessagePage, Thread, ThreadKey, check_count
 from everthread.spans import SpanReader, readable_view
-from everthread.threads import existing_thread
+from everthread.threads import existing_thread, is_another
 from everthread.tokens import CountTokens, guess_tokens
 
 SUMMARY_DOCUMENT = "everthread:summary"
@@ -240,12 +241,12 @@ async def summarize(
         on_piece: Told of each summary that was kept.
 
     Raises:
-        ThreadNotFoundError: There is no such thread.
+        ThreadNotFoundError: There is no such thread, or it was deleted meanwhile; it does not come back.
         SummaryError: The model gave an empty answer.
         LimitExceededError: The summary is larger than a document may be.
     """
     check_count(piece_tokens, "piece_tokens", least=1)
-    await existing_thread(store, key)
+    thread = await existing_thread(store, key)
     summary, revision = await _current(store, key)
     found = await _look_over(store, key, summary, policy, count_tokens)
     if found is None:
@@ -260,7 +261,7 @@ async def summarize(
             raise SummaryError(f"The model gave an empty summary of {key}; nothing was changed.")
         summary = _grown(summary, piece, goal, text)
         try:
-            revision = await _keep(store, key, summary, revision)
+            revision = await _keep(store, thread, summary, revision)
         except ConflictError:
             return await get_summary(store, key)
         on_piece(summary)
@@ -330,11 +331,26 @@ def _grown(summary: Summary | None, piece: Sequence[_Part], goal: int, text: str
     return Summary(start, last.seq + 1, goal, messages + len(piece), text, _mark(last))
 
 
-async def _keep(store: Store, key: ThreadKey, summary: Summary, revision: int) -> int:
-    # A thread that was deleted while the model wrote must not come back by its summary.
+async def _keep(store: Store, thread: Thread, summary: Summary, revision: int) -> int:
+    """Writes the document, and takes it back where the thread that was read is gone: gives its revision."""
+    key = thread.key
     await existing_thread(store, key)
     value = codec.encode(msgspec.to_builtins(summary))
-    return (await store.put_document(key, SUMMARY_DOCUMENT, value, expected_revision=revision)).revision
+    document = await store.put_document(key, SUMMARY_DOCUMENT, value, expected_revision=revision)
+    # A thread that was deleted in this very moment has come back by its document, or is another one by now.
+    latest = await store.get_thread(key)
+    if latest is None or is_another(latest, thread):
+        await _take_back(store, key)
+        raise ThreadNotFoundError(f"{key} was deleted while it was summarised.")
+    return document.revision
+
+
+async def _take_back(store: Store, key: ThreadKey) -> None:
+    await store.delete_document(key, SUMMARY_DOCUMENT)
+    latest = await store.get_thread(key)
+    if latest is not None and not latest.next_seq and not await store.list_documents(key):
+        with contextlib.suppress(ConflictError):
+            await store.delete_thread(key, expected_seq=0)
 
 
 # What a model is told

@@ -28,6 +28,9 @@ from everthread.testing.faults import Fault, FaultyStore
 from everthread.tokens import guess_tokens, tiktoken_counter
 from everthread.wrappers._forwarding import WRITES
 from tests.keeping_small.threads import KEY, answering, calling, everything, positions, said
+from tests.meanwhile import Meanwhile
+
+ONE_TURN = SummaryPolicy(keep_turns=1)
 
 
 class Echo:
@@ -219,6 +222,26 @@ async def test_a_thread_that_is_deleted_while_the_model_writes_does_not_come_bac
     with pytest.raises(ThreadNotFoundError):
         await summarize(store, KEY, deleting, SummaryPolicy(keep_turns=1))
     assert await store.get_thread(KEY) is None
+
+
+async def test_a_thread_that_is_deleted_in_the_last_moment_does_not_come_back_either(store: Store) -> None:
+    await talk(store, "a", "b")
+    with pytest.raises(ThreadNotFoundError):
+        await summarize(Meanwhile(store, "put_document", lambda: store.delete_thread(KEY)), KEY, Echo(), ONE_TURN)
+    assert await store.get_thread(KEY) is None
+    assert list(await store.list_threads()) == []
+
+
+async def test_a_thread_that_is_begun_anew_meanwhile_does_not_get_the_summary_of_the_old_one(store: Store) -> None:
+    async def begin_anew() -> None:
+        await store.delete_thread(KEY)
+        await store.put_document(KEY, "notes", b"{}")
+
+    await talk(store, "a", "b")
+    with pytest.raises(ThreadNotFoundError):
+        await summarize(Meanwhile(store, "put_document", begin_anew), KEY, Echo(), ONE_TURN)
+    assert await store.list_documents(KEY) == ("notes",)
+    assert await get_summary(store, KEY) is None
 
 
 # At the same time, and broken off
