@@ -23,7 +23,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from tests.servers import Server, free_port, scratch_folder
 
@@ -278,7 +278,12 @@ def cosmos_server(*options: str) -> Iterator[Server]:
             server.stop()
 
 
-def cosmos_url(server: Server) -> str:
+class _Listening(Protocol):
+    @property
+    def port(self) -> int: ...
+
+
+def cosmos_url(server: _Listening, scheme: str = "https") -> str:
     """The URL of a new database, which is made when it is opened."""
-    endpoint = f"https://127.0.0.1:{server.port}/"
+    endpoint = f"{scheme}://127.0.0.1:{server.port}/"
     return f"cosmos://local/database{next(_names)}?endpoint={endpoint}&create=true&verify=false"

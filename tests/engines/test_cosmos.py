@@ -1,35 +1,35 @@
-"""The Cosmos DB engine keeps every guarantee, on an emulator; and what is its own: parts, throttling, request units."""
+"""The Cosmos DB engine keeps every guarantee, on an emulator; how it is opened, what it tells of itself."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 
 import pytest
 
 from everthread import open_store
-from everthread.engines.cosmos import CosmosStorage, CosmosStore
-from everthread.errors import ConfigurationError, LimitExceededError, OutcomeUnknownError, StoreUnavailableError
+from everthread.charges import charges
+from everthread.contract import Store
+from everthread.doctor import examine
+from everthread.engines.cosmos import CosmosStore
+from everthread.errors import ConfigurationError, StoreUnavailableError
 from everthread.model import NewMessage, ThreadKey
-from everthread.testing import Harness, ProcessSuite, StoreContractSuite, UrlHarness
-from tests.object_servers import COSMOS_KEY, Answering, cosmos_server, cosmos_url
+from everthread.testing import (
+    Harness,
+    ProcessSuite,
+    RewriteSuite,
+    SecretHarness,
+    SecretSuite,
+    StoreContractSuite,
+    UrlHarness,
+)
+from tests.cosmos_proxy import FaultyProxy, Request
+from tests.object_servers import COSMOS_KEY, cosmos_url
 from tests.servers import Server, free_port
 
 KEY = ThreadKey("a")
 TURN = [NewMessage(b'"private words"')]
-
-
-@pytest.fixture(scope="session")
-def emulator() -> Iterator[Server]:
-    with cosmos_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def plain_emulator() -> Iterator[Server]:
-    """Without TLS, so that a proxy can stand before it."""
-    with cosmos_server("--no-ssl") as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -37,118 +37,61 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
 
 
+@pytest.fixture
+def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
+    with FaultyProxy(plain_cosmos_emulator.port) as proxy:
+        yield proxy
+
+
 class TestCosmos(StoreContractSuite):
     @pytest.fixture
-    def harness(self, emulator: Server) -> Harness:
-        return UrlHarness(lambda: cosmos_url(emulator))
+    def harness(self, cosmos_emulator: Server) -> Harness:
+        return UrlHarness(lambda: cosmos_url(cosmos_emulator))
 
 
 class TestCosmosAcrossProcesses(ProcessSuite):
     @pytest.fixture
-    def harness(self, emulator: Server) -> UrlHarness:
-        return UrlHarness(lambda: cosmos_url(emulator))
+    def harness(self, cosmos_emulator: Server) -> UrlHarness:
+        return UrlHarness(lambda: cosmos_url(cosmos_emulator))
 
 
-def through(proxy: Answering, server: Server) -> str:
-    url = cosmos_url(server).replace(f"https://127.0.0.1:{server.port}", f"http://127.0.0.1:{proxy.port}")
-    return f"{url}&discover=false"
+class TestCosmosRewriting(RewriteSuite):
+    @pytest.fixture
+    def harness(self, cosmos_emulator: Server) -> Harness:
+        return UrlHarness(lambda: cosmos_url(cosmos_emulator))
 
 
-@pytest.mark.parametrize("status", [429, 449, 503])
-async def test_throttling_that_ends_is_waited_for(plain_emulator: Server, status: int) -> None:
-    with Answering(plain_emulator.port, status=status, times=0) as proxy:
-        async with open_store(through(proxy, plain_emulator)) as store:
-            await store.append(KEY, TURN)
-            proxy.times = 1
-            await store.append(KEY, TURN)
-            assert len(await store.read(KEY)) == 2
-        assert proxy.refused > 1
+class CosmosWithKey(UrlHarness, SecretHarness):
+    secret = COSMOS_KEY
+
+    def open_unreachable(self) -> Store:
+        url = f"cosmos://local/database?endpoint=http://127.0.0.1:{free_port()}/"
+        return open_store(url, credential=COSMOS_KEY, retry_seconds=0)
 
 
-@pytest.mark.parametrize("status", [429, 449, 503])
-async def test_throttling_without_end_is_a_typed_error(plain_emulator: Server, status: int) -> None:
-    with Answering(plain_emulator.port, status=status, times=0) as proxy:
-        async with open_store(through(proxy, plain_emulator)) as store:
-            await store.append(KEY, TURN)
-            proxy.times = 10**9
-            with pytest.raises(StoreUnavailableError):
-                await store.read(KEY)
-            with pytest.raises(OutcomeUnknownError) as caught:
-                await store.append(KEY, TURN, append_id="1")
-            assert COSMOS_KEY not in str(caught.value)
-            proxy.times = 0
-            await store.append(KEY, TURN, append_id="1")
-            assert len(await store.read(KEY)) == 2
+class TestCosmosWithKey(SecretSuite):
+    @pytest.fixture
+    def harness(self, cosmos_emulator: Server, monkeypatch: pytest.MonkeyPatch) -> SecretHarness:
+        monkeypatch.delenv("AZURE_COSMOS_KEY")
+        return CosmosWithKey(lambda: cosmos_url(cosmos_emulator), credential=COSMOS_KEY)
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_an_answer_that_is_lost_after_the_write_landed_doubles_nothing(
-    plain_emulator: Server, method: str
-) -> None:
-    with Answering(plain_emulator.port, status=503, times=0, after=True, method=method) as proxy:
-        async with open_store(through(proxy, plain_emulator)) as store:
-            await store.append(KEY, [NewMessage(b"0")])
-            for number in range(1, 4):
-                proxy.forget(1)
-                await store.append(KEY, [NewMessage(b"%d" % number)])
-            for number in range(3):
-                proxy.forget(1)
-                await store.put_document(KEY, "d", b"%d" % number, expected_revision=number)
-            proxy.times = 0
-            assert [m.payload for m in await store.read(KEY)] == [b"0", b"1", b"2", b"3"]
-            document = await store.get_document(KEY, "d")
-            assert document is not None
-            assert (document.revision, document.value) == (3, b"2")
-        assert proxy.refused > 0
+# Opening
 
 
-async def test_what_does_not_fit_an_item_is_whole_or_absent(emulator: Server) -> None:
-    url = cosmos_url(emulator)
-    turn = [NewMessage(b'"%s"' % (letter * 3_000_000)) for letter in (b"a", b"\\\\")]
-    async with open_store(url) as store:
-        await store.append(KEY, turn)
-        await store.append(KEY, TURN)
-        assert [m.payload for m in await store.read(KEY)] == [message.payload for message in (*turn, *TURN)]
-    async with open_store(url) as store:
-        assert (await store.read_last(KEY, 3))[1].payload == turn[1].payload
-
-
-async def test_a_turn_that_is_too_large_is_refused(emulator: Server) -> None:
-    async with open_store(cosmos_url(emulator)) as store:
-        with pytest.raises(LimitExceededError):
-            await store.append(KEY, [NewMessage(b'"%s"' % (b"a" * 15_000_000))] * 5)
-        assert await store.get_thread(KEY) is None
-
-
-async def test_parts_go_with_what_they_belong_to(emulator: Server) -> None:
-    store = open_store(cosmos_url(emulator))
-    assert isinstance(store, CosmosStore)
-    storage = store.storage
-    assert isinstance(storage, CosmosStorage)
-    async with store:
-        large = b"x" * 3_000_000
-        assert await storage.create("t/a", "1", large)
-        assert not await storage.create("t/a", "1", large)
-        await storage.put("t/a", "1", large[1:])
-        assert [len(chunk) async for chunk in storage.list("x/t/a")] == [3]
-        await storage.put("t/a", "1", b"")
-        assert [chunk async for chunk in storage.list("x/t/a")] == []
-
-
-async def test_request_units_are_counted_and_logged(emulator: Server, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "everthread.cosmos")
-    store = open_store(cosmos_url(emulator))
-    assert isinstance(store, CosmosStore)
-    async with store:
-        await store.append(KEY, TURN)
-        assert store.request_units > 0
-    assert "request units" in caplog.text
-    assert "private" not in caplog.text
-
-
-async def test_a_container_that_does_not_exist_is_told_at_opening(emulator: Server) -> None:
+async def test_a_container_that_does_not_exist_is_told_at_opening(cosmos_emulator: Server) -> None:
     with pytest.raises(ConfigurationError, match="/pk"):
-        await open_store(cosmos_url(emulator).replace("&create=true", "")).open()
+        await open_store(cosmos_url(cosmos_emulator).replace("&create=true", "")).open()
+
+
+async def test_a_container_of_another_partition_key_is_refused(cosmos_emulator: Server) -> None:
+    url = cosmos_url(cosmos_emulator)
+    async with open_store(url) as store:
+        assert isinstance(store, CosmosStore)
+        database = store.storage.client.get_database_client(url.split("/")[3].partition("?")[0])
+        await database.create_container("other", {"paths": ["/id"], "kind": "Hash"})
+    with pytest.raises(ConfigurationError, match="partition key /pk"):
+        await open_store(f"{url}&container=other").open()
 
 
 async def test_nobody_at_the_address_is_told() -> None:
@@ -169,3 +112,127 @@ def test_what_is_shown_of_a_store_holds_no_key() -> None:
     store = open_store("cosmos://account/database?container=c", credential="hidden")
     assert store.location == "cosmos://account/database?container=c"
     assert "hidden" not in repr(store)
+
+
+async def test_a_connection_string_names_account_and_key(
+    plain_cosmos_emulator: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = f"http://127.0.0.1:{plain_cosmos_emulator.port}/"
+    monkeypatch.delenv("AZURE_COSMOS_KEY")
+    monkeypatch.setenv("AZURE_COSMOS_CONNECTIONSTRING", f"AccountEndpoint={endpoint};AccountKey={COSMOS_KEY};")
+    for url in ("cosmos:///connected?create=true", f"cosmos://mine/connected?endpoint={endpoint}&create=true"):
+        async with open_store(f"{url}&discover=false") as store:
+            await store.append(KEY, TURN)
+            shown = repr(store) + repr(store.__dict__["storage"].account)
+            assert COSMOS_KEY not in shown
+    assert shown.startswith("<CosmosStore cosmos://mine/connected?container=threads>")
+
+
+def test_a_connection_string_of_another_account_lends_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_COSMOS_KEY")
+    monkeypatch.setenv(
+        "AZURE_COSMOS_CONNECTIONSTRING", "AccountEndpoint=https://one.documents.azure.com:443/;AccountKey=hidden;"
+    )
+    keys = {}
+    for url in ("cosmos://one/db", "cosmos://two/db", "cosmos:///db", "cosmos:///db?endpoint=https://elsewhere/"):
+        store = open_store(url)
+        assert isinstance(store, CosmosStore)
+        keys[url] = (store.storage.account.name, store.storage.account.key)
+    assert list(keys.values()) == [("one", "hidden"), ("two", None), ("one", "hidden"), ("one", None)]
+
+
+@pytest.mark.parametrize("text", ["", "AccountKey=hidden", "mongodb://user:hidden@host"], ids=["none", "half", "mongo"])
+def test_a_connection_string_that_is_none_is_told_without_it(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("AZURE_COSMOS_CONNECTIONSTRING", text)
+    with pytest.raises(ConfigurationError, match="AZURE_COSMOS_CONNECTIONSTRING") as caught:
+        open_store("cosmos:///db")
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_endpoint_with_credentials_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="credentials") as caught:
+        open_store("cosmos://account/db?endpoint=https://user:hidden@host/")
+    assert "hidden" not in str(caught.value)
+
+
+# Request units
+
+
+async def test_request_units_are_counted_and_logged(cosmos_emulator: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "everthread.cosmos")
+    store = open_store(cosmos_url(cosmos_emulator))
+    assert isinstance(store, CosmosStore)
+    async with store:
+        await store.append(KEY, TURN)
+        assert store.request_units > 0
+    assert "request units" in caplog.text
+    assert "private" not in caplog.text
+
+
+def in_the_foreground(request: Request) -> bool:
+    """Whether a request belongs to the call: the stale marker of an append is removed later."""
+    return request.verb != "delete"
+
+
+async def test_a_call_tells_what_it_has_cost(proxy: FaultyProxy) -> None:
+    """The emulator takes one unit for each request, also for one that finds nothing."""
+    async with open_store(f"{cosmos_url(proxy, 'http')}&discover=false") as store:
+        await store.append(KEY, TURN)
+        for call in (lambda: store.append(KEY, TURN), lambda: store.read(KEY), lambda: store.list_threads()):
+            proxy.requests.clear()
+            with charges() as outer, charges() as used:
+                await call()
+            assert used.total == len(list(filter(in_the_foreground, proxy.requests))) > 0
+            assert outer.total == used.total
+
+
+async def test_appends_that_go_together_share_what_it_costs(proxy: FaultyProxy) -> None:
+    async with open_store(f"{cosmos_url(proxy, 'http')}&discover=false") as store:
+        await store.append(KEY, TURN)
+        proxy.requests.clear()
+        costs: list[float] = []
+
+        async def append() -> None:
+            with charges() as used:
+                await store.append(KEY, TURN)
+            costs.append(used.total)
+
+        await asyncio.gather(*(append() for _ in range(10)))
+        requests = list(filter(in_the_foreground, proxy.requests))
+    assert sum(costs) == pytest.approx(len(requests))
+    assert len(requests) < 10
+    assert min(costs) > 0
+
+
+# Diagnosis
+
+
+async def test_the_doctor_tells_what_the_account_says_of_itself(cosmos_emulator: Server) -> None:
+    url = cosmos_url(cosmos_emulator)
+    async with open_store(url) as store:
+        facts = {fact.name: fact async for fact in examine(store)}
+    told = {name: (fact.value, fact.status) for name, fact in facts.items()}
+    assert told["encryption"] == ("TLS, certificate not checked", "ok")
+    assert told["server"] == ("Azure Cosmos DB, account local, South Central US", "ok")
+    assert told["consistency"] == ("Session", "ok")
+    assert told["credential"] == ("account key", "ok")
+    assert told["container"] == ("threads, partition key /pk", "ok")
+    assert told["time to live"] == ("on", "ok")
+    assert told["indexing"] == ("/pk/?", "ok")
+    assert told["throughput"][1] == "ok"
+    assert told["writing"][1] in {"ok", "warning"}
+    assert COSMOS_KEY not in repr(facts)
+
+
+async def test_the_doctor_tells_what_should_be_set_otherwise(cosmos_emulator: Server) -> None:
+    url = cosmos_url(cosmos_emulator)
+    async with open_store(url) as store:
+        assert isinstance(store, CosmosStore)
+        database = store.storage.client.get_database_client(url.split("/")[3].partition("?")[0])
+        await database.create_container("plain", {"paths": ["/pk"], "kind": "Hash"})
+        await database.create_container("short", {"paths": ["/pk"], "kind": "Hash"}, default_ttl=60)
+    for container, value, status in (("plain", "off", "warning"), ("short", "on, 60 s by default", "ok")):
+        async with open_store(f"{url}&container={container}") as store:
+            facts = {fact.name: fact async for fact in examine(store, write=False)}
+            assert facts["time to live"].value.startswith(value)
+            assert facts["time to live"].status == status

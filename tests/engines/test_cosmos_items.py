@@ -1,0 +1,351 @@
+"""What lies in Cosmos DB: one partition a thread, items below the limit, how long they live, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from everthread import open_store
+from everthread.contract import Store
+from everthread.engines._segments.compaction import Sizes
+from everthread.engines._segments.log import Fence
+from everthread.engines.cosmos import CosmosStorage, CosmosStore
+from everthread.engines.cosmos._items import ITEM_BYTES, items_of, owner_of, place_of, request_bytes
+from everthread.errors import CorruptRecordError, LimitExceededError
+from everthread.model import NewMessage, Retention, ThreadKey
+from everthread.pruning import PrunePolicy, prune
+from everthread.testing import Clock
+from tests.cosmos_proxy import Fault, FaultyProxy, Request
+from tests.object_servers import COSMOS_KEY, cosmos_url
+from tests.servers import Server
+
+KEY, OTHER = ThreadKey("a", "t"), ThreadKey("b", "t")
+
+
+def said(text: str) -> NewMessage:
+    return NewMessage(f'"{text}"'.encode())
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
+
+
+@pytest.fixture
+def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
+    with FaultyProxy(plain_cosmos_emulator.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(proxy: FaultyProxy) -> str:
+    return f"{cosmos_url(proxy, 'http')}&discover=false"
+
+
+def opened(url: str, **options: Any) -> CosmosStore:
+    store = open_store(url, **options)
+    assert isinstance(store, CosmosStore)
+    return store
+
+
+async def all_items(store: CosmosStore) -> list[dict[str, Any]]:
+    return [item async for item in store.storage.container.read_all_items()]
+
+
+async def every_kind_of_thing(store: CosmosStore, key: ThreadKey = KEY) -> None:
+    """Leaves joined turns, large turns, documents and metadata of a thread."""
+    for number in range(12):
+        await store.append(key, [said(str(number))], append_id=str(number))
+    await store.append(key, [said("x" * 2_100_000)])
+    await store.put_document(key, "d", said("é" * 500_000).payload)
+    await store.update_thread(key, metadata={"large": "x" * 5000})
+    await store.compact(key)
+
+
+# Where things are
+
+
+async def test_all_of_a_thread_is_one_logical_partition(url: str) -> None:
+    async with opened(url, sizes=Sizes(compact_after=4)) as store:
+        await every_kind_of_thing(store)
+        await store.append(OTHER, [said("a")])
+        found = await all_items(store)
+    kinds = {item["id"][0] for item in found if item["pk"] == "t/t/a"}
+    assert kinds == {"t", "s", "d", "x"}
+    assert {item["pk"] for item in found if not item["id"].startswith("r:")} == {"t/t/a", "t/t/b"}
+    assert {item["pk"] for item in found if item["id"].startswith("r:")} == {"r/t"}
+
+
+names = st.text(alphabet="ab.-_~0", min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["t/a/b", "s/a/b", "d/a/b", "r/a"]), names), unique=True, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_no_two_objects_and_no_parts_of_two_meet(objects: list[tuple[str, str]]) -> None:
+    ids: Counter[tuple[str, str]] = Counter()
+    for folder, name in objects:
+        place = place_of(folder)
+        assert place.name_of(place.id_of(name)) == name
+        ids[place.partition, place.id_of(name)] += 1
+        parts = place.part_ids(name, "n", 2)
+        ids.update((place.partition, part) for part in parts)
+        above, below = place.parts_range([name])
+        assert all(above < part < below and owner_of(part) == name for part in parts)
+    assert set(ids.values()) <= {1}
+
+
+# How large they are
+
+TEXTS = ["x", "é", "\U0001f642", '\\"', "\\\\", "日", " \t\n"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["ascii", "accent", "emoji", "quote", "backslash", "kanji", "space"])
+async def test_an_object_at_the_border_of_an_item_comes_back_whole(url: str, proxy: FaultyProxy, text: str) -> None:
+    """The proxy refuses what is larger than an item may be, counted on the JSON that is sent."""
+    store = opened(url)
+    async with store:
+        for number, data in enumerate(at_the_border(text)):
+            proxy.requests.clear()
+            assert await store.storage.create("t/t/a", f"{number:012x}", data)
+            assert len([request for request in proxy.requests if request.verb == "upsert"]) == number * (
+                1 + (len(data) > 1_400_000)
+            )
+            found = await store.storage.get("t/t/a", f"{number:012x}")
+            assert found is not None
+            assert found.data == data
+
+
+def at_the_border(text: str) -> tuple[bytes, bytes]:
+    """The largest object of such text that is one item, and one that is a little larger."""
+    low, high = 1, ITEM_BYTES
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if items_of(place_of("t/t/a"), "0" * 12, text.encode() * middle).parts else (middle, high)
+        )
+    return text.encode() * low, text.encode() * high
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["ascii", "accent", "emoji", "quote", "backslash", "kanji", "space"])
+def test_an_item_uses_what_it_may_have(text: str) -> None:
+    whole, cut = (items_of(place_of("t/t/a"), "0" * 12, data) for data in at_the_border(text))
+    assert ITEM_BYTES * 0.99 < request_bytes(whole.item) <= ITEM_BYTES
+    assert all(request_bytes(part) < ITEM_BYTES for part in (cut.item, *cut.parts))
+
+
+async def test_turns_around_the_limit_of_an_item_come_back(url: str) -> None:
+    turns = [[said(text * (size // len(text)))] for text in ("x", "é") for size in (600_000, 1_990_000, 2_100_000)]
+    async with opened(url) as store:
+        for turn in turns:
+            await store.append(KEY, turn)
+    async with opened(url) as store:
+        assert [m.payload for m in await store.read(KEY)] == [message.payload for turn in turns for message in turn]
+
+
+async def test_a_turn_over_the_largest_object_is_refused_with_size_and_limit(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CosmosStorage, "max_object_bytes", 4_000_000)
+    async with opened(url) as store:
+        most = 4_000_000 - 1024 * 1024
+        await store.append(KEY, [said("x" * (most - 2))])
+        with pytest.raises(LimitExceededError) as caught:
+            await store.append(KEY, [said("x" * (most - 3)), NewMessage(b"10")])
+        assert (caught.value.size, caught.value.limit) == (most + 1, most)
+        assert len(await store.read(KEY)) == 1
+
+
+async def test_an_item_that_the_service_finds_too_large_is_told_with_its_size(url: str, proxy: FaultyProxy) -> None:
+    async with opened(url) as store:
+        await store.append(KEY, [said("x")])
+        proxy.most_bytes = 100_000
+        with pytest.raises(LimitExceededError) as caught:
+            await store.append(KEY, [said("private" * 20_000)])
+        assert caught.value.size > 140_000
+        assert "private" not in str(caught.value)
+        assert (await store.append(KEY, [said("y")])).first_seq == 1
+
+
+# Parts
+
+
+async def test_parts_go_with_what_they_belong_to(url: str) -> None:
+    large = b"x" * 3_000_000
+    async with opened(url) as store:
+        storage = store.storage
+
+        async def parts() -> Counter[str]:
+            return Counter(owner_of(item["id"]) for item in await all_items(store) if item["id"].startswith("x:"))
+
+        assert await storage.create("t/t/a", "1", large)
+        assert not await storage.create("t/t/a", "1", large[1:])
+        assert await storage.create("t/t/a", "10", large)
+        assert await parts() == {"1": 3, "10": 3}
+        await storage.put("t/t/a", "1", b"")
+        assert await parts() == {"10": 3}
+        await storage.delete("t/t/a", ["1", "10"])
+        assert await parts() == {}
+
+
+async def test_what_a_writer_left_before_it_died_goes_with_the_entry_of_that_number(
+    url: str, proxy: FaultyProxy
+) -> None:
+    async with opened(url, timeout=1, retry_seconds=0) as store:
+        proxy.plan = lambda request: Fault.CUT if request.verb == "create" else None
+        with pytest.raises(Exception, match="cannot be reached"):
+            await store.storage.create("t/t/a", "1", b"x" * 3_000_000)
+        proxy.plan = lambda _: None
+        assert len(await all_items(store)) == 3
+        assert await store.storage.create("t/t/a", "1", b"{}")
+        await store.storage.delete("t/t/a", ["1"])
+        assert await all_items(store) == []
+
+
+async def test_deleting_a_document_leaves_what_another_is_about_to_write(url: str, proxy: FaultyProxy) -> None:
+    deleted, arrived = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Fault | None:
+        if request.verb == "create" and request.item_id.startswith("d:"):
+            arrived.set()
+            deleted.wait(20)
+        return None
+
+    async with opened(url) as store:
+        await store.append(KEY, [said("x")])
+        await store.put_document(KEY, "d", b"1")
+        value = said("é" * 500_000).payload
+        await store.delete_document(KEY, "d")
+        proxy.plan = hold
+        writing = asyncio.create_task(store.put_document(KEY, "d", value))
+        await asyncio.to_thread(arrived.wait, 20)
+        await store.storage.delete("d/t/a", ["000000000000-d"])
+        deleted.set()
+        assert (await writing).revision == 1
+        document = await store.get_document(KEY, "d")
+        assert document is not None
+        assert document.value == value
+
+
+async def test_a_missing_part_is_told(url: str) -> None:
+    async with opened(url, cache_bytes=0) as store:
+        await store.append(KEY, [said("x" * 3_000_000)])
+        part = next(item for item in await all_items(store) if item["id"].startswith("x:"))
+        await store.storage.container.delete_item(part["id"], part["pk"])
+        with pytest.raises(CorruptRecordError, match="part"):
+            await store.read(KEY)
+
+
+# How long they live
+
+
+def short_lived(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What Cosmos DB will remove by itself. The emulator does not do it."""
+    return [item for item in found if item["ttl"] > 0]
+
+
+async def test_of_a_live_thread_nothing_goes_by_itself_but_names_of_what_was_erased(url: str) -> None:
+    expiring = Retention(expire_after=timedelta(seconds=60))
+    async with opened(url, sizes=Sizes(compact_after=4), retention=expiring) as store:
+        for number in range(12):
+            await store.append(KEY, [said(str(number))], append_id=str(number))
+        assert {item["ttl"] for item in await all_items(store)} == {-1}
+        await every_kind_of_thing(store)
+        before = await seen(store)
+        doomed = short_lived(await all_items(store))
+        assert doomed
+        assert all(item["id"].startswith("t:") and item["body"] == "" and "parts" not in item for item in doomed)
+        for item in doomed:
+            await store.storage.container.delete_item(item["id"], item["pk"])
+    async with opened(url) as store:
+        assert await seen(store) == before
+
+
+async def test_of_a_deleted_thread_only_that_it_was_deleted_does_not_go_by_itself(url: str) -> None:
+    async with opened(url, sizes=Sizes(compact_after=4)) as store:
+        await every_kind_of_thing(store)
+        await store.delete_thread(KEY)
+        found = await all_items(store)
+    stays = [item for item in found if item["ttl"] == -1]
+    assert len(stays) == 1
+    assert stays[0]["size"] < 200
+    assert len(short_lived(found)) == len(found) - 1 > 0
+    assert all(item["body"] == "" and item["ttl"] == 24 * 3600 for item in short_lived(found))
+
+
+async def test_what_goes_by_itself_is_missed_by_nobody(url: str) -> None:
+    """A thread is deleted and begun again; then all goes that may go."""
+    async with opened(url, sizes=Sizes(compact_after=4)) as store:
+        await every_kind_of_thing(store)
+        await store.delete_thread(KEY)
+        await store.append(KEY, [said("new")], append_id="new")
+        await store.put_document(KEY, "d", b"1")
+        before = await seen(store)
+        doomed = short_lived(await all_items(store))
+        assert doomed
+        for item in doomed:
+            await store.storage.container.delete_item(item["id"], item["pk"])
+        assert await seen(store) == before
+        async with opened(url) as other:
+            assert await seen(other) == before
+            assert (await other.append(KEY, [said("new")], append_id="new")).replayed
+            assert (await other.append(KEY, [said("newer")])).first_seq == 1
+
+
+async def seen(store: Store) -> object:
+    thread = await store.get_thread(KEY)
+    return thread, [m.payload for m in await store.read(KEY)], await store.get_document(KEY, "d")
+
+
+async def test_pruning_removes_what_expired_for_a_bounded_number_of_requests(url: str, proxy: FaultyProxy) -> None:
+    clock = Clock()
+    soon = Retention(expire_after=timedelta(seconds=60))
+    live = [ThreadKey(f"live{number}", "t") for number in range(10)]
+    dead = [ThreadKey(f"dead{number}", "t") for number in range(5)]
+    async with opened(url, clock=clock) as store:
+        for key in (*dead, *live):
+            await store.append(key, [said("x")] * 3, retention=soon if key in dead else None)
+            await store.put_document(key, "d", b"1")
+    clock.advance(3600)
+    policy = PrunePolicy(max_messages=100)
+    asked: list[int] = []
+    for _ in range(2):
+        proxy.requests.clear()
+        async with opened(url, clock=clock) as store:
+            assert [pruned.key async for pruned in prune(store, policy, "t")] == live[::-1]
+        asked.append(len(proxy.requests))
+    async with opened(url, clock=clock) as store:
+        left = Counter(item["pk"] for item in await all_items(store) if item["ttl"] == -1)
+    # Of a dead thread the note that it was deleted stays, and of the tenant's list nothing but who lives.
+    assert left == {"r/t": 10} | {f"t/t/{key.thread_id}": 2 for key in live} | {
+        f"t/t/{key.thread_id}": 1 for key in dead
+    }
+    # A listing, and two requests for each thread that lives; then twelve for each that expired.
+    assert asked[1] <= 1 + 2 * len(live)
+    assert asked[0] - asked[1] <= 14 * len(dead)
+
+
+async def test_the_container_that_is_created_indexes_ids_only_and_lets_items_go(url: str) -> None:
+    async with opened(url) as store:
+        made = await store.storage.container.read()
+    assert made["defaultTtl"] == -1
+    assert [path["path"] for path in made["indexingPolicy"]["includedPaths"]] == ["/pk/?"]
+    assert next(path["path"] for path in made["indexingPolicy"]["excludedPaths"]) == "/*"
+
+
+async def test_pages_of_a_query_are_joined_by_their_continuation_tokens(url: str, proxy: FaultyProxy) -> None:
+    async with opened(url, fence=Fence(trust_s=0)) as store:
+        names = [f"{number:012x}" for number in range(250)]
+        await asyncio.gather(*(store.storage.create("s/t/a", name, b"{}") for name in names))
+        proxy.requests.clear()
+        pages = [[listed.name for listed in page] async for page in store.storage.list("s/t/a", after=names[9])]
+        assert [name for page in pages for name in page] == names[10:]
+        assert [len(page) for page in pages] == [100, 100, 40]
+        assert len(proxy.requests) == 3
