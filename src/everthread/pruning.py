@@ -6,7 +6,7 @@ Where every append goes through stores that were opened with a `Retention`, that
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -83,7 +83,7 @@ class Pruned(msgspec.Struct, frozen=True):
 
 def prune(
     store: Store, policy: PrunePolicy, tenant: str = "", *, now: datetime | None = None, dry_run: bool = False
-) -> AsyncIterator[Pruned]:
+) -> AsyncGenerator[Pruned, None]:
     """Holds a tenant's threads to a policy, the newest activity first; tells of every thread what went.
 
     Stopped at any moment and run again, it ends where one undisturbed run would. Memory is bounded by pages. A

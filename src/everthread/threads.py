@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -95,10 +95,11 @@ async def find_threads(
 
 async def for_each(
     found: AsyncIterator[Thread], work: Callable[[Thread], Coroutine[Any, Any, T]], *, at_once: int
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T, None]:
     """What ``work`` gives for each thread, in the order of the threads.
 
-    So many are worked on together. When the caller stops, or one piece of work fails, the others are cancelled.
+    So many are worked on together. When one piece of work fails, or the caller closes this (`contextlib.aclosing`),
+    the others are cancelled.
     """
     under_way: deque[asyncio.Task[T]] = deque()
     try:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from everthread import open_store
+from everthread import ThreadKey, open_store
 from everthread.summaries import get_summary
 from tests.cli.driving import PATIENCE, PROGRAM, environment, piped
 from tests.keeping_small.threads import KEY, everything, said
@@ -118,3 +118,114 @@ async def test_killed_and_run_again_it_ends_as_one_run(places: Any, tmp_path: Pa
         again = command(tmp_path, "summarize", "trip", *arguments, killed, OPENAI_BASE_URL=model.url)
         assert again.returncode == 0
     assert await contents(killed) == await contents(undisturbed)
+
+
+# Many threads
+
+
+async def fill_many(url: str, *names: str, turns: int = 3) -> None:
+    async with open_store(url) as store:
+        for name in names:
+            for number in range(turns):
+                await store.append(ThreadKey(name), [said(f"{name} {number}"), said("yes", "assistant")])
+
+
+def lines(run: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+async def test_all_threads_are_summarised_and_the_sums_told(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill_many(url, "a", "b", "c")
+    await fill_many(url, "short", turns=1)
+    with scripted_openai(then="Summary.") as model:
+        run = command(
+            tmp_path, "summarize", "--all", "-s", url, "--keep-turns", "1", "--json", OPENAI_BASE_URL=model.url
+        )
+        again = command(tmp_path, "summarize", "--all", "-s", url, "--keep-turns", "1", OPENAI_BASE_URL=model.url)
+        assert len(model.requests) == 3
+    assert run.returncode == again.returncode == 0
+    *each, totals = lines(run)
+    assert {(one["thread_id"], one["messages"], "text" in one) for one in each} == {(name, 4, False) for name in "abc"}
+    assert totals == {"dry_run": False, "threads": 4, "summarised": 3, "failed": 0}
+    assert again.stdout == "Summarised 0 of 4 threads; 0 failed.\n"
+
+
+async def test_a_thread_that_fails_is_named_and_the_next_run_does_it(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill_many(url, "a", "b", "c")
+    arguments = ("summarize", "--longer-than", "5", "-s", url, "--keep-turns", "1", "--json")
+    with scripted_openai(OSError("no key-123456"), then="Summary.") as model:
+        settings = {"OPENAI_BASE_URL": model.url, "OPENAI_API_KEY": "key-123456"}
+        run, again = (command(tmp_path, *arguments, **settings) for _ in range(2))
+        assert len(model.requests) == 4
+    assert (run.returncode, again.returncode) == (1, 0)
+    [failed] = [one["thread_id"] for one in lines(run) if isinstance(one.get("failed"), str)]
+    assert f"thread '{failed}' is not summarised: The model did not answer." in run.stderr
+    assert "key-123456" not in run.stdout + run.stderr
+    assert [one["thread_id"] for one in lines(again)[:-1]] == [failed]
+
+
+async def test_a_model_that_is_down_is_not_asked_for_every_thread(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill_many(url, *(f"t{number}" for number in range(40)), turns=2)
+    with scripted_openai(*[OSError("no")] * 50) as model:
+        run = command(tmp_path, "summarize", "--all", "-s", url, "--keep-turns", "0", OPENAI_BASE_URL=model.url)
+        asked = len(model.requests)
+    assert run.returncode == 1
+    assert "10 threads in a row failed" in run.stderr
+    assert asked < 20
+
+
+async def test_a_dry_run_of_many_tells_each_and_needs_no_model(places: Any, tmp_path: Path) -> None:
+    url = places()
+    await fill_many(url, "a", "b")
+    run = command(tmp_path, "summarize", "--all", "-s", url, "--keep-turns", "1", "--dry-run", "--json")
+    *each, totals = lines(run)
+    assert sorted((one["thread_id"], one["messages"]) for one in each) == [("a", 4), ("b", 4)]
+    assert (run.returncode, totals["summarised"], totals["messages"]) == (0, 2, 8)
+    assert totals["tokens"] == sum(one["tokens"] for one in each) > 0
+    idle = command(tmp_path, "summarize", "--idle", "1h", "-s", url, "--dry-run")
+    assert idle.stdout == "Would summarise 0 messages (about 0 tokens) of 0 of 0 threads.\n"
+
+
+def test_which_threads_are_meant_must_be_said(tmp_path: Path) -> None:
+    for wrong in ((), ("trip", "--all"), ("trip", "--idle", "1d"), ("--longer-than", "-1"), ("--idle", "soon")):
+        assert command(tmp_path, "summarize", *wrong, "-s", "memory:").returncode == 2
+
+
+async def test_many_that_are_killed_and_run_again_end_as_one_run(places: Any, tmp_path: Path) -> None:
+    killed, undisturbed = places(), places()
+    names = [f"t{number}" for number in range(12)]
+    for url in (killed, undisturbed):
+        await fill_many(url, *names, turns=2)
+    arguments = ("--all", "--keep-turns", "1", "--store")
+    with scripted_openai(then="Summary.") as model:
+        assert command(tmp_path, "summarize", *arguments, undisturbed, OPENAI_BASE_URL=model.url).returncode == 0
+    with scripted_openai(then="Summary.") as model:
+        is_asked, may_answer = threading.Event(), threading.Event()
+        answer = model.script.next
+
+        def hold_from_the_sixth_on() -> list[Any]:
+            if len(model.requests) > 5:
+                is_asked.set()
+                may_answer.wait(PATIENCE)
+            return answer()
+
+        model.script.next = hold_from_the_sixth_on
+        begun = [PROGRAM, "summarize", *arguments, killed]
+        process = subprocess.Popen(begun, env=environment(tmp_path, OPENAI_BASE_URL=model.url))
+        assert is_asked.wait(PATIENCE)
+        process.kill()
+        process.wait()
+        may_answer.set()
+        assert 0 < len(await summaries(killed, names)) < 12
+        assert command(tmp_path, "summarize", *arguments, killed, OPENAI_BASE_URL=model.url).returncode == 0
+    assert await summaries(killed, names) == await summaries(undisturbed, names)
+    assert await contents(killed) == await contents(undisturbed)
+
+
+async def summaries(url: str, names: list[str]) -> list[Any]:
+    async with open_store(url) as store:
+        found = [await get_summary(store, ThreadKey(name)) for name in names]
+    return [summary for summary in found if summary is not None]

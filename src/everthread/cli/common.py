@@ -408,7 +408,8 @@ def _bar(console: Console, what: str, total: int | None, unit: str) -> Generator
             return Text(unit if speed is None else f"{unit}, {speed:,.0f}/s")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
-    with Progress(*columns, console=console) as bar:
+    # Results that go to a file or a pipe must not be drawn above the bar instead.
+    with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.update(task, advance=count)
 

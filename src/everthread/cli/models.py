@@ -32,6 +32,10 @@ class Model(NamedTuple):
             text = text.replace(secret, "***") if len(secret) >= SHORTEST_SECRET else text
         return text
 
+    def failure(self, error: Exception) -> str:
+        """What to tell of a failure of the model."""
+        return f"The model did not answer. {self.without_secrets(str(error))}"
+
 
 def choose_model(option: str | None, environ: Mapping[str, str], *, pace: float = 0.0) -> Model:
     """The model that the options and the environment name.
@@ -60,6 +64,23 @@ def choose_model(option: str | None, environ: Mapping[str, str], *, pace: float 
             "or use --model offline."
         )
     return _offline(pace)
+
+
+def summarising_model(option: str | None, environ: Mapping[str, str]) -> Model:
+    """As `choose_model`, but one that can write a summary: not the offline one.
+
+    Raises:
+        ConfigurationError: No such model is named.
+    """
+    from everthread.cli.offline_model import OfflineModel
+
+    model = choose_model(option, environ)
+    if isinstance(model.client, OfflineModel):
+        raise ConfigurationError(
+            "A summary needs a model that can write one: set OPENAI_API_KEY or OPENAI_BASE_URL, or AOAI_ENDPOINT and "
+            "AOAI_DEPLOYMENT."
+        )
+    return model
 
 
 def _offline(pace: float) -> Model:

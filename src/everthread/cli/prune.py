@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import aclosing, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,15 +84,16 @@ def prune(
 async def _prune(store: Store, policy: PrunePolicy, tenant: str, report: _Report) -> None:
     from everthread.pruning import prune
 
-    outcomes = prune(store, policy, tenant, dry_run=report.dry_run)
-    if report.each:
-        async for pruned in outcomes:
-            report.add(pruned)
-        return
-    with progress("Pruning", unit="threads") as advance:
-        async for pruned in outcomes:
-            report.add(pruned)
-            advance(1)
+    # Lines about threads and a bar would run into each other.
+    told = nullcontext(_ignore) if report.each else progress("Pruning", unit="threads")
+    async with aclosing(prune(store, policy, tenant, dry_run=report.dry_run)) as outcomes:
+        with told as advance:
+            async for pruned in outcomes:
+                report.add(pruned)
+                advance(1)
+
+
+def _ignore(_: int) -> None: ...
 
 
 class _Report:
