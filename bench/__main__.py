@@ -9,7 +9,7 @@ import sys
 
 from bench.workload import FULL, QUICK, Group, Result, Scale, measure
 
-MODULES = ("sqlite", "redis", "objects", "postgres")
+MODULES = ("sqlite", "redis", "objects", "postgres", "agent_framework")
 
 
 def main() -> None:
