@@ -40,10 +40,12 @@ async def fill(store: Store, tenant: str = "") -> None:
     await store.put_document(ThreadKey("only documents", tenant), "summary", b'{"text":\n"short"}')
     await store.put_document(keys[0], "state", b'{"x":1}')
     await store.update_thread(keys[0], title="A trip — <b>Rome</b>", metadata={"tags": ["x"], "n": 2**60})
+    await store.update_thread(keys[1], retention=Retention(max_messages=2))
+    await store.update_thread(keys[6], retention=Retention(expire_after=timedelta(days=2)))
 
 
 async def everything(store: Store, tenant: str = "") -> dict[str, Any]:
-    """All that can be seen of a tenant, but for the times at which the store was written."""
+    """All that can be seen of a tenant, but for revisions."""
     seen: dict[str, Any] = {}
     cursor = None
     while True:
@@ -58,7 +60,8 @@ async def everything(store: Store, tenant: str = "") -> dict[str, Any]:
                 "size": thread.size,
                 "title": thread.title,
                 "metadata": thread.metadata,
-                "expires": thread.expires_ms is not None,
+                "retention": thread.retention,
+                "times": (thread.created_ms, thread.updated_ms, thread.expires_ms),
                 "documents": {document.name: document.value for document in documents if document},
                 # A turn whose beginning was trimmed begins where it is kept.
                 "messages": [

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from everthread import open_store
 from everthread.transfer import copy_threads, export_threads, import_threads
-from everthread.wrappers._forwarding import ForwardingStore
+from everthread.wrappers._forwarding import ABILITIES, ForwardingStore
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ T = TypeVar("T")
 class MortalStore(ForwardingStore):
     """A store whose process ends with one of its calls."""
 
+    carries = ABILITIES
     calls = 0
     last = 0
     later = 0.0

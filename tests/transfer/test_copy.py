@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
 import pytest
 
 from everthread import (
@@ -13,10 +17,14 @@ from everthread import (
     new_message,
     open_store,
 )
+from everthread.contract import SupportsImport
+from everthread.model import to_milliseconds
 from everthread.testing import Fault, FaultyStore
 from everthread.transfer import Watcher, copy_threads
-from everthread.transfer.writing import AT_ONCE
-from tests.transfer.conversations import everything, fill, turn, until_idle
+from everthread.wrappers._forwarding import ABILITIES, ForwardingStore
+from tests.transfer.conversations import BEGAN, everything, fill, turn, until_idle
+
+T = TypeVar("T")
 
 
 async def test_every_engine_is_copied_to_and_from(any_store: Store) -> None:
@@ -65,8 +73,82 @@ async def test_the_newest_threads_are_the_newest_in_the_copy(store: Store, targe
         await until_idle()
     await copy_threads(store, target)
     order = [int(thread.key.thread_id[1:]) for thread in await target.list_threads(limit=100)]
-    # Threads that are under way at the same time may overtake one another.
-    assert all(abs(59 - place - number) < 2 * AT_ONCE for place, number in enumerate(order))
+    assert order == [*range(59, -1, -1)]
+
+
+class Timeless(ForwardingStore):
+    """A store that cannot be told when a thread was begun and last active."""
+
+
+async def test_a_target_that_takes_no_times_gets_the_rest_and_the_report_says_so(target: Store) -> None:
+    async with open_store("memory:") as store:
+        await fill(store)
+        timeless = Timeless(target)
+        planned = await copy_threads(store, timeless, dry_run=True)
+        began = datetime.now(UTC) - timedelta(seconds=1)
+        report = await copy_threads(store, timeless)
+        assert (report.is_complete, report.keeps_times) == (True, False)
+        assert planned == report
+        ours, theirs = await everything(store), await everything(target)
+        for name, thread in ours.items():
+            _, _, expires_ms = thread.pop("times")
+            created_ms, _, theirs_ms = theirs[name].pop("times")
+            assert created_ms >= to_milliseconds(began)
+            # With a retention of its own a thread lives on from its last activity, which is the copy.
+            assert (theirs_ms is None) == (expires_ms is None)
+        assert theirs == ours
+        assert (await copy_threads(store, timeless)).threads == {"unchanged": 10}
+        with_times = await copy_threads(store, target)
+        assert (with_times.threads, with_times.written) == ({"updated": 9, "unchanged": 1}, 0)
+        assert with_times.keeps_times
+        ours, theirs = await everything(store), await everything(target)
+        # Its expiry would move with its last activity, and it would be forgotten too early.
+        assert ours.pop("expiring") != theirs.pop("expiring")
+        assert theirs == ours
+
+
+async def test_who_goes_on_with_a_thread_while_it_is_copied_counts_as_its_last_activity(target: Store) -> None:
+    class Overtaken(ForwardingStore):
+        carries = ABILITIES
+
+        async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
+            if call == "restore_times" and not (await target.read(key, start=4)).messages:
+                await target.append(key, turn(1))
+            return await proceed()
+
+    key = ThreadKey("t")
+    async with open_store("memory:") as store:
+        await store.append(key, turn(0))
+        thread = await store.get_thread(key)
+        assert thread is not None
+        assert isinstance(store, SupportsImport)
+        await store.restore_times(key, created_at=BEGAN, updated_at=BEGAN)
+        await copy_threads(store, Overtaken(target))
+    copied = await target.get_thread(key)
+    assert copied is not None
+    assert copied.created_at == BEGAN
+    assert copied.updated_ms >= thread.updated_ms
+    assert copied.next_seq == 8
+
+
+async def test_a_turn_that_comes_while_positions_are_used_up_is_never_dropped(target: Store) -> None:
+    class Overtaken(ForwardingStore):
+        carries = ABILITIES
+
+        async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
+            if call == "truncate":
+                await target.append(key, theirs)
+            return await proceed()
+
+    key, theirs = ThreadKey("t"), [new_message({"role": "user", "content": "theirs"})]
+    async with open_store("memory:") as store:
+        for number in range(3):
+            await store.append(key, turn(number))
+            if number == 1:
+                await store.truncate(key, stop=4)
+        report = await copy_threads(store, Overtaken(target))
+    assert report.threads == {"conflict": 1}
+    assert theirs[0].payload in [message.payload for message in await target.read(key)]
 
 
 async def test_what_the_target_trimmed_or_the_source_trimmed_since_is_no_conflict(store: Store, target: Store) -> None:

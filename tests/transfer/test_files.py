@@ -102,8 +102,8 @@ async def test_a_file_that_was_cut_off_is_refused_unless_it_ends_with_a_thread(t
 async def test_a_file_of_a_newer_version_or_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x"
     async with open_store("memory:") as target:
-        path.write_text('{"type":"export","version":2,"new":true}\n')
-        with pytest.raises(SchemaError, match="version 2"):
+        path.write_text('{"type":"export","version":3,"new":true}\n')
+        with pytest.raises(SchemaError, match="version 3"):
             await import_threads(target, path)
         path.write_text('{"some":"json"}\n')
         with pytest.raises(ConfigurationError, match="not an export"):

@@ -17,9 +17,10 @@ from typing import BinaryIO, Literal
 from everthread.contract import Store
 from everthread.errors import ConfigurationError
 from everthread.model import ThreadKey
-from everthread.transfer import exporting, rendering
+from everthread.transfer import exporting
 from everthread.transfer.model import PROBLEMS, Outcome, Report, Source, SourceThread, Watcher
 from everthread.transfer.reading import FileSource, FolderSource, is_export
+from everthread.transfer.rendering import FORMS
 from everthread.transfer.sources import StoreSource
 from everthread.transfer.writing import transfer
 
@@ -36,8 +37,6 @@ __all__ = [
     "transfer",
 ]
 
-FORMATS = ("jsonl", *rendering.RENDERERS)
-
 
 async def copy_threads(
     source: Store,
@@ -47,13 +46,15 @@ async def copy_threads(
     to_tenant: str | None = None,
     names: Sequence[str] = (),
     dry_run: bool = False,
+    skip_unreadable: bool = False,
     watcher: Watcher | None = None,
 ) -> Report:
     """Copies a tenant's threads into another store, which may be in use, and compares what was written.
 
-    Kept are positions, turns, times, formats, payloads byte for byte, titles, metadata, documents and
-    expiry. Run again, it adds what the source has gained since; it never drops or changes a message of the
-    target. What the source has trimmed since an earlier run, the target keeps.
+    Kept are positions, turns, times, formats, payloads byte for byte, titles, metadata, documents, expiry and a
+    retention of a thread's own. A target that is no `SupportsImport` does not keep when threads were begun and
+    last active (``Report.keeps_times``). Run again, it adds what the source has gained since; it never drops or
+    changes a message of the target. What the source has trimmed since an earlier run, the target keeps.
 
     Args:
         source: Only read. Threads that change meanwhile are looked at once more at the end.
@@ -62,6 +63,8 @@ async def copy_threads(
         to_tenant: Whose they become; the same tenant's if not given.
         names: Ids, or shell patterns of ids; all threads if there are none.
         dry_run: Write nothing; the report says what would be.
+        skip_unreadable: Leave out messages that are no JSON, which otherwise make their thread fail; the report
+            says which.
         watcher: Is told how it goes.
 
     Raises:
@@ -74,6 +77,7 @@ async def copy_threads(
         target,
         key_of=lambda key: ThreadKey(key.thread_id, there),
         dry_run=dry_run,
+        skip_unreadable=skip_unreadable,
         watcher=watcher,
     )
 
@@ -86,6 +90,7 @@ async def export_threads(
     names: Sequence[str] = (),
     format: Literal["jsonl", "markdown", "html", "openai"] = "jsonl",
     into_folder: bool = False,
+    dry_run: bool = False,
     watcher: Watcher | None = None,
 ) -> Report:
     """Writes a tenant's threads into a file, or a folder with a file for each thread.
@@ -102,27 +107,22 @@ async def export_threads(
         names: Ids, or shell patterns of ids; all threads if there are none.
         format: ``jsonl``, ``markdown``, ``html`` or ``openai`` (fine-tuning lines).
         into_folder: ``target`` is a folder.
+        dry_run: Write nothing; the report says what would be. All of it is read for that.
         watcher: Is told how it goes.
 
     Raises:
         ThreadNotFoundError: There is no thread of a name without wildcards.
         ConfigurationError: The file cannot be written.
     """
-    if format not in FORMATS:
-        raise ConfigurationError(f"There is no format {format!r}; there are: {', '.join(FORMATS)}.")
-    source, watcher = StoreSource(store, tenant, names), watcher or Watcher()
-    renderer = None if format == "jsonl" else rendering.RENDERERS[format]()
+    if format not in FORMS:
+        raise ConfigurationError(f"There is no format {format!r}; there are: {', '.join(FORMS)}.")
+    source, form, watcher = StoreSource(store, tenant, names), FORMS[format](), watcher or Watcher()
     if not isinstance(target, (str, Path)):
-        if renderer is None:
-            return await exporting.export_to_stream(source, store, target, watcher)
-        return await rendering.render_to_stream(source, renderer, target, watcher)
+        return await exporting.export_to_stream(source, form, None if dry_run else target, watcher)
     path = Path(target)
     try:
-        if renderer is None:
-            write = exporting.export_to_folder if into_folder else exporting.export_to_file
-            return await write(source, store, path, watcher)
-        render = rendering.render_to_folder if into_folder else rendering.render_to_file
-        return await render(source, renderer, path, watcher)
+        write = exporting.export_to_folder if into_folder else exporting.export_to_file
+        return await write(source, form, path, watcher, dry_run=dry_run)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from error
 
@@ -133,6 +133,7 @@ async def import_threads(
     *,
     tenant: str | None = None,
     dry_run: bool = False,
+    skip_unreadable: bool = False,
     watcher: Watcher | None = None,
 ) -> Report:
     """Puts exported threads into a store; what is there already is compared and skipped.
@@ -143,6 +144,8 @@ async def import_threads(
             `everthread.transfer.foreign`. A file is checked to its end before anything is written.
         tenant: Whose threads they become; as in the source if not given.
         dry_run: Write nothing; the report says what would be.
+        skip_unreadable: Leave out messages that are no JSON, which otherwise make their thread fail, and what is
+            damaged in files of exports, thread by thread; the report says what.
         watcher: Is told how it goes.
 
     Raises:
@@ -151,25 +154,26 @@ async def import_threads(
         StoreUnavailableError: The store cannot be reached; run it again.
     """
     if not isinstance(source, Source):
-        source = _exported(Path(source))
+        source = _exported(Path(source), skip_unreadable)
     try:
         return await transfer(
             source,
             store,
             key_of=lambda key: key if tenant is None else ThreadKey(key.thread_id, tenant),
             dry_run=dry_run,
+            skip_unreadable=skip_unreadable,
             watcher=watcher,
         )
     except OSError as error:
         raise ConfigurationError(f"The source cannot be read: {error.strerror}.") from error
 
 
-def _exported(path: Path) -> Source:
+def _exported(path: Path, skip_damaged: bool) -> Source:
     try:
         if path.is_dir():
-            return FolderSource(path)
+            return FolderSource(path, skip_damaged=skip_damaged)
         if is_export(path):
-            return FileSource(path)
+            return FileSource(path, skip_damaged=skip_damaged)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     raise ConfigurationError(f"{path} is not an export of everthread.")

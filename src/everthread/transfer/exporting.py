@@ -1,18 +1,19 @@
-"""A store's threads → JSON Lines, into one file or a folder with a file for each thread.
+"""A store's threads → a file, a folder with a file for each thread, or a stream, in whichever form.
 
 Until it is complete a file has ``.part`` at the end of its name. A run that was broken off goes on behind
-the last complete thread of that file.
+the last complete thread of that file, where the form allows it.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from hashlib import blake2b
 from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
-from everthread.contract import Store
 from everthread.errors import ConfigurationError, CorruptRecordError
 from everthread.keys import escape
 from everthread.transfer.model import Outcome, Report, Watcher
@@ -23,80 +24,192 @@ from everthread.transfer.records import (
     VERSION,
     EndLine,
     ExportLine,
-    ThreadLine,
     document_line,
     encoded,
     message_line,
+    thread_line,
 )
 from everthread.transfer.sources import StoreSource, StoreThread
 
-SUFFIX = ".jsonl"
+
+class Sink:
+    """Where an export goes, and who is told; without a file it only counts.
+
+    Attributes:
+        file: May be changed in the course of it.
+        size: How many bytes went there.
+    """
+
+    def __init__(self, watcher: Watcher, file: BinaryIO | None = None) -> None:
+        self.watcher = watcher
+        self.file = file
+        self.size = 0
+
+    def write(self, data: bytes, messages: int = 0) -> None:
+        """Takes in bytes that hold so many messages."""
+        self.size += len(data)
+        if self.file is not None:
+            self.file.write(data)
+        self.watcher.advance(messages)
 
 
-async def export_to_file(source: StoreSource, store: Store, path: Path, watcher: Watcher) -> Report:
+class Form(ABC):
+    """How threads look in a file.
+
+    Attributes:
+        suffix: How a file's name ends.
+        before: What a file begins with.
+        after: What it ends with.
+        is_known_by_opening: What `opening` gives is another whenever the thread has changed. So what a file
+            has of it already need not be written again.
+    """
+
+    suffix: ClassVar[str]
+    before: bytes = b""
+    after: bytes = b""
+    is_known_by_opening: ClassVar[bool] = False
+
+    @abstractmethod
+    async def opening(self, thread: StoreThread) -> bytes:
+        """What a thread begins with."""
+
+    @abstractmethod
+    def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
+        """All that follows, in parts of a bounded size: each with how many messages it holds."""
+
+
+class JsonLines(Form):
+    """The form that keeps everything and can be imported (`everthread.transfer.records`)."""
+
+    suffix = ".jsonl"
+    before = EXPORT_START
+    is_known_by_opening = True
+
+    async def opening(self, thread: StoreThread) -> bytes:
+        return encoded(thread_line(thread.thread, await thread.document_revisions()))
+
+    async def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
+        digest = blake2b(opening, digest_size=16)
+        messages = documents = 0
+        async for page in thread.pages():
+            lines = b"".join([encoded(message_line(message)) for message in page])
+            digest.update(lines)
+            messages += len(page)
+            yield lines, len(page)
+        async for name, value in thread.documents():
+            line = encoded(document_line(name, value))
+            digest.update(line)
+            documents += 1
+            yield line, 0
+        yield encoded(EndLine(messages, documents, digest.hexdigest())), 0
+
+
+async def export_to_stream(source: StoreSource, form: Form, stream: BinaryIO | None, watcher: Watcher) -> Report:
+    """Writes all threads to an open stream, or nowhere, to see how much it would be."""
+    sink = Sink(watcher, stream)
+    sink.write(form.before)
+    report = await _one_by_one(source, form, sink, set())
+    sink.write(form.after)
+    if stream is not None:
+        stream.flush()
+    report.size = sink.size
+    return report
+
+
+async def export_to_file(
+    source: StoreSource, form: Form, path: Path, watcher: Watcher, *, dry_run: bool = False
+) -> Report:
     """Writes all threads into one file, which takes its name when it is complete."""
-    report = Report()
+    if form.is_known_by_opening:
+        form.before = encoded(ExportLine(VERSION, source.selection))
+    if dry_run:
+        return await export_to_stream(source, form, None, watcher)
     part = path.with_name(path.name + ".part")
     with _opened(part) as file:
-        done = _completed(file, encoded(ExportLine(VERSION, source.selection)))
-        async with source:
-            watcher.begin(source.total)
-            async for thread in source.threads():
-                line = encoded(await thread_line(store, thread))
-                digest = blake2b(line, digest_size=16).digest()
-                if digest in done:
-                    outcome = Outcome(thread.heading.key, "unchanged", present=thread.thread.count)
-                    watcher.advance(thread.thread.count)
-                else:
-                    outcome = await write_thread(thread, line, file, watcher)
-                    done.add(digest)
-                report.add(outcome)
-                watcher.finished(outcome)
-        sync(file)
+        if form.is_known_by_opening:
+            done = _completed(file, form.before)
+            report = await _one_by_one(source, form, Sink(watcher, file), done)
+            report.size = file.tell()
+        else:
+            file.truncate()
+            report = await export_to_stream(source, form, file, watcher)
+        _sync(file)
     part.replace(path)
     return report
 
 
-async def export_to_stream(source: StoreSource, store: Store, stream: BinaryIO, watcher: Watcher) -> Report:
-    """Writes all threads to an open stream."""
-    report = Report()
-    stream.write(EXPORT_START)
+async def export_to_folder(
+    source: StoreSource, form: Form, folder: Path, watcher: Watcher, *, dry_run: bool = False
+) -> Report:
+    """Writes each thread into a file of its own; files that are known to hold it already are left as they are."""
+    report, sink = Report(), Sink(watcher)
+    if not dry_run:
+        _make_folder(folder)
     async with source:
         watcher.begin(source.total)
         async for thread in source.threads():
-            outcome = await write_thread(thread, encoded(await thread_line(store, thread)), stream, watcher)
-            report.add(outcome)
-            watcher.finished(outcome)
-    stream.flush()
+            path = folder / file_name(thread.heading.key.thread_id, form.suffix)
+            opening = await form.opening(thread)
+            if form.is_known_by_opening and _holds(path, form.before + opening):
+                outcome = _unchanged(thread, sink)
+            else:
+                report.files += 1
+                write = _whole(thread, form, opening, sink) if dry_run else _file(thread, form, opening, path, sink)
+                outcome = await write
+            _told(outcome, report, watcher)
+    report.size = sink.size
     return report
 
 
-async def export_to_folder(source: StoreSource, store: Store, folder: Path, watcher: Watcher) -> Report:
-    """Writes each thread into a file of its own; files of threads that did not change are left as they are."""
-    report = Report()
-    make_folder(folder)
+async def _one_by_one(source: StoreSource, form: Form, sink: Sink, done: set[bytes]) -> Report:
+    """Writes one thread after the other, without those whose openings have a digest in ``done``."""
+    report = Report(files=1)
     async with source:
-        watcher.begin(source.total)
+        sink.watcher.begin(source.total)
         async for thread in source.threads():
-            outcome = await _export_one(store, thread, folder, watcher)
-            report.add(outcome)
-            watcher.finished(outcome)
+            opening = await form.opening(thread)
+            mark = blake2b(opening, digest_size=16).digest()
+            if mark in done:
+                outcome = _unchanged(thread, sink)
+            else:
+                outcome = await _written(thread, form, opening, sink)
+            if form.is_known_by_opening:
+                done.add(mark)
+            _told(outcome, report, sink.watcher)
     return report
 
 
-async def _export_one(store: Store, thread: StoreThread, folder: Path, watcher: Watcher) -> Outcome:
-    key = thread.heading.key
-    path = folder / file_name(key.thread_id, SUFFIX)
-    line = encoded(await thread_line(store, thread))
-    if _holds(path, EXPORT_START + line):
-        watcher.advance(thread.thread.count)
-        return Outcome(key, "unchanged", present=thread.thread.count)
+async def _file(thread: StoreThread, form: Form, opening: bytes, path: Path, sink: Sink) -> Outcome:
+    """Writes a thread's own file."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(EXPORT_START)
-        outcome = await write_thread(thread, line, file, watcher)
+    with part.open("wb") as sink.file:
+        outcome = await _whole(thread, form, opening, sink)
     part.replace(path)
     return outcome
+
+
+async def _whole(thread: StoreThread, form: Form, opening: bytes, sink: Sink) -> Outcome:
+    sink.write(form.before)
+    outcome = await _written(thread, form, opening, sink)
+    sink.write(form.after)
+    return outcome
+
+
+async def _written(thread: StoreThread, form: Form, opening: bytes, sink: Sink) -> Outcome:
+    sink.write(opening)
+    async for part, messages in form.rest(thread, opening):
+        sink.write(part, messages)
+    return Outcome(thread.heading.key, "new", thread.thread.count, documents=thread.documents_read)
+
+
+def _unchanged(thread: StoreThread, sink: Sink) -> Outcome:
+    sink.watcher.advance(thread.thread.count)
+    return Outcome(thread.heading.key, "unchanged", present=thread.thread.count)
+
+
+def _told(outcome: Outcome, report: Report, watcher: Watcher) -> None:
+    report.add(outcome)
+    watcher.finished(outcome)
 
 
 def _holds(path: Path, beginning: bytes) -> bool:
@@ -111,77 +224,24 @@ def _holds(path: Path, beginning: bytes) -> bool:
         return END_START in end and end.endswith(b"}\n")
 
 
-async def write_thread(thread: StoreThread, line: bytes, file: BinaryIO, watcher: Watcher) -> Outcome:
-    """Writes the lines of one thread; its first one is given."""
-    digest = blake2b(digest_size=16)
-    messages = documents = 0
-
-    def write(data: bytes) -> None:
-        digest.update(data)
-        file.write(data)
-
-    write(line)
-    async for page in thread.pages():
-        for message in page:
-            write(encoded(message_line(message)))
-        messages += len(page)
-        watcher.advance(len(page))
-    async for name, value in thread.documents():
-        write(encoded(document_line(name, value)))
-        documents += 1
-    file.write(encoded(EndLine(messages, documents, digest.hexdigest())))
-    return Outcome(thread.heading.key, "new", messages, documents=documents)
-
-
-async def thread_line(store: Store, thread: StoreThread) -> ThreadLine:
-    """What an export says of a thread before its messages."""
-    found = thread.thread
-    revisions: dict[str, int] = {}
-    for name in await store.list_documents(found.key):
-        document = await store.get_document(found.key, name)
-        if document is not None:
-            revisions[name] = document.revision
-    return ThreadLine(
-        found.key.thread_id,
-        found.key.tenant,
-        found.head_seq,
-        found.next_seq,
-        found.created_ms,
-        found.updated_ms,
-        found.expires_ms,
-        found.title,
-        found.metadata,
-        revisions,
-    )
-
-
 def file_name(thread_id: str, suffix: str) -> str:
     """A name that no other thread's file has, also where capitals do not count."""
     readable = escape(thread_id)[:80].replace(".", "_")
     return f"{readable}~{blake2b(thread_id.encode(), digest_size=8).hexdigest()}{suffix}"
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder if it is not there.
-
-    Raises:
-        ConfigurationError: It cannot be made.
-    """
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"The folder {folder} cannot be made: {error.strerror}.") from None
 
 
-def private(path: Path) -> Path:
-    """Makes the file, readable by its owner alone, if it is not there."""
-    path.touch(mode=0o600)
-    return path
-
-
 def _opened(part: Path) -> BufferedRandom:
+    """The file, readable by its owner alone, made if it is not there."""
     try:
-        return private(part).open("r+b")
+        part.touch(mode=0o600)
+        return part.open("r+b")
     except OSError as error:
         raise ConfigurationError(f"{part} cannot be written: {error.strerror}.") from None
 
@@ -209,7 +269,7 @@ def _completed(file: BufferedRandom, beginning: bytes) -> set[bytes]:
     return done
 
 
-def sync(file: BinaryIO) -> None:
+def _sync(file: BinaryIO) -> None:
     """Waits until the file is on the disk."""
     file.flush()
     os.fsync(file.fileno())

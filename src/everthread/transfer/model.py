@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from hashlib import blake2b
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, Self
 
 import msgspec
 
-from everthread.model import Message, ThreadKey
+from everthread.model import Message, Retention, ThreadKey, to_milliseconds
 
-Status = Literal["new", "extended", "updated", "unchanged", "ahead", "conflict", "failed"]
+Status = Literal["new", "extended", "updated", "unchanged", "ahead", "expired", "conflict", "failed"]
 
 PROBLEMS: frozenset[Status] = frozenset({"conflict", "failed"})
+
+_LAST_MS = to_milliseconds(datetime(9999, 12, 31, tzinfo=UTC))
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """Something that could not be read and was left out: where it is, and what is wrong with it. No content."""
+
+    place: str
+    reason: str
 
 
 class Heading(msgspec.Struct, frozen=True):
@@ -23,6 +32,8 @@ class Heading(msgspec.Struct, frozen=True):
     Attributes:
         next_seq: The position that its next message would get; ``None`` if only its messages tell.
         expires_ms: When the whole thread is to be forgotten, in milliseconds since 1970.
+        times: When it was begun and last active, in milliseconds since 1970; ``None`` if that is not known.
+        retention: Its own, if it has one.
     """
 
     key: ThreadKey
@@ -30,9 +41,16 @@ class Heading(msgspec.Struct, frozen=True):
     title: str | None = None
     metadata: Mapping[str, object] = {}
     expires_ms: int | None = None
+    times: tuple[int, int] | None = None
+    retention: Retention | None = None
 
     def __repr__(self) -> str:
         return f"Heading({self.key})"
+
+
+def known_times(created_ms: int, updated_ms: int) -> tuple[int, int] | None:
+    """The times of a `Heading`; ``None`` where a store does not know them, or they cannot be."""
+    return (created_ms, updated_ms) if 0 < created_ms <= updated_ms <= _LAST_MS else None
 
 
 class SourceThread(ABC):
@@ -55,9 +73,11 @@ class Source(ABC):
 
     Attributes:
         total: About how many messages there are; ``None`` if that is not known.
+        skipped: What cannot be read and is left out, where that was asked for.
     """
 
     total: int | None = None
+    skipped: Sequence[Skipped] = ()
 
     @abstractmethod
     def threads(self) -> AsyncIterator[SourceThread]:
@@ -89,14 +109,15 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one thread.
 
     Attributes:
-        status: ``new``, ``extended`` (messages were added), ``updated`` (only title, metadata or
-            documents), ``unchanged`` (all was there), ``ahead`` (the target has gone on by itself, and was
-            left as it is), ``conflict`` (the target has another conversation of this name, which was left as
-            it is), ``failed``.
+        status: ``new``, ``extended`` (messages were added), ``updated`` (only title, metadata, documents,
+            retention or times), ``unchanged`` (all was there), ``ahead`` (the target has gone on by itself, and
+            was left as it is), ``expired`` (its time has passed, so nothing was written), ``conflict`` (the
+            target has another conversation of this name, which was left as it is), ``failed``.
         written: Messages that were written, or would be.
         present: Messages that were there already.
         documents: Documents that were written, or would be.
         reason: Why, for what went wrong; no content.
+        skipped: Records that were left out because they cannot be read.
     """
 
     key: ThreadKey
@@ -105,6 +126,7 @@ class Outcome(msgspec.Struct, frozen=True):
     present: int = 0
     documents: int = 0
     reason: str = ""
+    skipped: tuple[Skipped, ...] = ()
 
 
 class Report(msgspec.Struct):
@@ -116,6 +138,11 @@ class Report(msgspec.Struct):
         present: Messages that were there already.
         documents: Documents that were written, or would be.
         problems: The outcomes that need somebody's attention.
+        skipped: What cannot be read and was left out.
+        files: Files that were written, or would be.
+        size: How many bytes went into files, or would.
+        keeps_times: Whether threads have the times of the source; else the target cannot be told any, and they
+            have those of the move.
     """
 
     threads: dict[str, int] = msgspec.field(default_factory=dict[str, int])
@@ -123,6 +150,10 @@ class Report(msgspec.Struct):
     present: int = 0
     documents: int = 0
     problems: list[Outcome] = msgspec.field(default_factory=list[Outcome])
+    skipped: list[Skipped] = msgspec.field(default_factory=list[Skipped])
+    files: int = 0
+    size: int = 0
+    keeps_times: bool = True
 
     def add(self, outcome: Outcome) -> None:
         """Counts an outcome."""
@@ -130,13 +161,14 @@ class Report(msgspec.Struct):
         self.written += outcome.written
         self.present += outcome.present
         self.documents += outcome.documents
+        self.skipped += outcome.skipped
         if outcome.status in PROBLEMS:
             self.problems.append(outcome)
 
     @property
     def is_complete(self) -> bool:
         """Whether every thread is in the target as it is in the source, or further."""
-        return not self.problems
+        return not self.problems and not self.skipped
 
 
 class Watcher:
@@ -150,34 +182,3 @@ class Watcher:
 
     def finished(self, outcome: Outcome) -> None:
         """A thread is done."""
-
-
-class Digest:
-    """Tells whether two runs of messages are equal: positions, formats, payloads, and times where they are known."""
-
-    def __init__(self) -> None:
-        self._content = blake2b(digest_size=16)
-        self._times = blake2b(digest_size=16)
-        self._is_timed = True
-        self.count = 0
-        self.first_seq: int | None = None
-        self.stop = 0
-
-    def add(self, message: Message) -> None:
-        """Takes in the next message."""
-        payload = message.payload
-        self._content.update(b"%d %d %b\n%b" % (message.seq, len(payload), message.format.encode(), payload))
-        if message.created_ms is None:
-            self._is_timed = False
-        else:
-            self._times.update(b"%d\n" % message.created_ms)
-        if self.first_seq is None:
-            self.first_seq = message.seq
-        self.stop = message.seq + 1
-        self.count += 1
-
-    def is_met_by(self, stored: Digest) -> bool:
-        """Whether what is stored is equal; a time that this side does not know may be any."""
-        if self.count != stored.count or self._content.digest() != stored._content.digest():
-            return False
-        return not self._is_timed or self._times.digest() == stored._times.digest()

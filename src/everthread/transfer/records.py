@@ -1,6 +1,6 @@
-"""The lines of an exported file, and nothing else: what they are is described in ``docs/transfer.md``.
+"""The lines of an exported file, and nothing else: what they are is described in ``docs/moving.md``.
 
-{"type":"export","version":1}
+{"type":"export","version":2}
 {"type":"thread","thread_id":"trip","tenant":"","next_seq":2,…}
 {"type":"message","seq":0,"turn":0,"created_ms":…,"format":"…","payload":{…}}
 {"type":"document","name":"summary","value":{…}}
@@ -10,18 +10,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
 
-from everthread.errors import CorruptRecordError
-from everthread.model import Message, NewMessage
+from everthread.errors import ConfigurationError, CorruptRecordError
+from everthread.model import Message, NewMessage, Retention, Thread
 
-VERSION = 1
+VERSION = 2
+"""What is written. Of version 1, which is read too, threads have no retention of their own."""
 MAX_LINE = 128 * 1024 * 1024
 """Longest line in bytes: a message of 16 MiB as escaped text fits."""
 
+THREAD_START = b'{"type":"thread"'
 MESSAGE_START = b'{"type":"message"'
+DOCUMENT_START = b'{"type":"document"'
 END_START = b'\n{"type":"end"'
 LONGEST_END = 200
 """Most bytes of a thread's last line."""
@@ -38,6 +42,13 @@ class ExportLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="export"):
     selection: str = ""
 
 
+class RetentionLine(msgspec.Struct, frozen=True):
+    """A thread's own retention; ``expire_ms`` is a span."""
+
+    max_messages: int | None
+    expire_ms: int | None
+
+
 class ThreadLine(msgspec.Struct, frozen=True, tag="thread"):
     """A thread begins. Attributes as of `everthread.Thread`; ``documents`` are their revisions."""
 
@@ -51,6 +62,7 @@ class ThreadLine(msgspec.Struct, frozen=True, tag="thread"):
     title: str | None
     metadata: Mapping[str, Any]
     documents: Mapping[str, int]
+    retention: RetentionLine | None = None
 
 
 class MessageLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
@@ -107,6 +119,43 @@ def decoded(data: bytes, where: str, kind: type[L]) -> L:
     if not isinstance(line, kind):
         raise CorruptRecordError(f"{where} is not what an export has there ({len(data)} bytes).")
     return line
+
+
+def thread_line(thread: Thread, documents: Mapping[str, int]) -> ThreadLine:
+    """What an export says of a thread before its messages.
+
+    Args:
+        thread: As the store has it.
+        documents: Revisions by name.
+    """
+    own = thread.retention
+    return ThreadLine(
+        thread.key.thread_id,
+        thread.key.tenant,
+        thread.head_seq,
+        thread.next_seq,
+        thread.created_ms,
+        thread.updated_ms,
+        thread.expires_ms,
+        thread.title,
+        thread.metadata,
+        documents,
+        None if own is None else RetentionLine(own.max_messages, own.expire_ms),
+    )
+
+
+def retention_of(line: RetentionLine | None) -> Retention | None:
+    """The retention that a thread's line holds.
+
+    Raises:
+        CorruptRecordError: It is none.
+    """
+    if line is None:
+        return None
+    try:
+        return Retention(line.max_messages, None if line.expire_ms is None else timedelta(milliseconds=line.expire_ms))
+    except (ConfigurationError, OverflowError):
+        raise CorruptRecordError("The retention of a thread in this export is none.") from None
 
 
 def message_line(message: Message) -> MessageLine:

@@ -6,104 +6,51 @@ the page forbids scripts; in Markdown it stands in blocks that it cannot end.
 
 from __future__ import annotations
 
+import json
 import re
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from html import escape
-from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any
 
 from everthread import codec
 from everthread.codec import Media, View
-from everthread.errors import CorruptRecordError
+from everthread.errors import CorruptRecordError, InvalidMessageError
 from everthread.model import Message
-from everthread.transfer.exporting import file_name, make_folder, private, sync
-from everthread.transfer.model import Outcome, Report, Watcher
-from everthread.transfer.sources import StoreSource, StoreThread
+from everthread.transfer.exporting import Form, JsonLines
+from everthread.transfer.sources import StoreThread
 
 UNREADABLE = "(unreadable: the record is not JSON)"
 _FENCES = re.compile(r"`{3,}")
 _SAFE_LINKS = ("https://", "http://")
 
 
-class Renderer(ABC):
-    """Makes text of threads.
+class Text(Form):
+    """A form in which a thread is its title and its messages, each by itself."""
 
-    Attributes:
-        suffix: How a file's name ends.
-        before: What a file begins with.
-        after: What it ends with.
-    """
+    async def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
+        async for page in thread.pages():
+            yield _bytes("".join([self.message(message, _view(message)) for message in page])), len(page)
+        yield self.ending, 0
 
-    suffix: ClassVar[str]
-    before: ClassVar[str] = ""
-    after: ClassVar[str] = ""
+    ending: bytes = b""
+    """What a thread ends with."""
 
     @abstractmethod
-    def thread(self, thread: StoreThread) -> AsyncIterator[str]:
-        """One thread, in parts."""
+    def message(self, message: Message, seen: View | None) -> str:
+        """A message; without a view if it cannot be read."""
 
 
-async def render_to_file(source: StoreSource, renderer: Renderer, path: Path, watcher: Watcher) -> Report:
-    """Writes all threads into one file, which is there when it is complete."""
-    part = path.with_name(path.name + ".part")
-    with private(part).open("wb") as file:
-        report = await render_to_stream(source, renderer, file, watcher)
-        sync(file)
-    part.replace(path)
-    return report
+def _view(message: Message) -> View | None:
+    try:
+        return codec.view(message)
+    except CorruptRecordError:
+        return None
 
 
-async def render_to_stream(source: StoreSource, renderer: Renderer, stream: BinaryIO, watcher: Watcher) -> Report:
-    """Writes all threads to an open stream."""
-    report = Report()
-    stream.write(renderer.before.encode())
-    async with source:
-        watcher.begin(source.total)
-        async for thread in source.threads():
-            _finish(await _render(thread, renderer, stream, watcher), report, watcher)
-    stream.write(renderer.after.encode())
-    stream.flush()
-    return report
-
-
-async def render_to_folder(source: StoreSource, renderer: Renderer, folder: Path, watcher: Watcher) -> Report:
-    """Writes each thread into a file of its own."""
-    report = Report()
-    make_folder(folder)
-    async with source:
-        watcher.begin(source.total)
-        async for thread in source.threads():
-            path = folder / file_name(thread.heading.key.thread_id, renderer.suffix)
-            part = path.with_name(path.name + ".part")
-            with part.open("wb") as file:
-                file.write(renderer.before.encode())
-                outcome = await _render(thread, renderer, file, watcher)
-                file.write(renderer.after.encode())
-            part.replace(path)
-            _finish(outcome, report, watcher)
-    return report
-
-
-def _finish(outcome: Outcome, report: Report, watcher: Watcher) -> None:
-    report.add(outcome)
-    watcher.finished(outcome)
-
-
-async def _render(thread: StoreThread, renderer: Renderer, file: BinaryIO, watcher: Watcher) -> Outcome:
-    async for part in renderer.thread(thread):
-        file.write(part.encode())
-    watcher.advance(thread.thread.count)
-    return Outcome(thread.heading.key, "new", thread.thread.count)
-
-
-async def _viewed(thread: StoreThread) -> AsyncIterator[tuple[Message, View | None]]:
-    async for page in thread.pages():
-        for message in page:
-            try:
-                yield message, codec.view(message)
-            except CorruptRecordError:
-                yield message, None
+def _bytes(text: str) -> bytes:
+    # Other programs may have stored lone surrogates, which have no UTF-8 form.
+    return text.encode(errors="replace")
 
 
 def _title(thread: StoreThread) -> str:
@@ -119,17 +66,18 @@ def _described(media: Media) -> str:
     return f"[{media.media_type or 'file'}{size}]"
 
 
-class Markdown(Renderer):
+class Markdown(Text):
     """A heading for each thread and message; what was said as quoted text, tools as code."""
 
     suffix = ".md"
 
-    async def thread(self, thread: StoreThread) -> AsyncIterator[str]:
-        yield f"# {_plain(_title(thread))}\n\n"
-        async for message, seen in _viewed(thread):
-            role = _plain(seen.role if seen and seen.role else "message")
-            heading = f"## {role} {f'· {_when(message)} ' if _when(message) else ''}· {message.seq}"
-            yield "\n\n".join([heading, *self._parts(seen)]) + "\n\n"
+    async def opening(self, thread: StoreThread) -> bytes:
+        return _bytes(f"# {_plain(_title(thread))}\n\n")
+
+    def message(self, message: Message, seen: View | None) -> str:
+        role = _plain(seen.role if seen and seen.role else "message")
+        heading = f"## {role} {f'· {_when(message)} ' if _when(message) else ''}· {message.seq}"
+        return "\n\n".join([heading, *self._parts(seen)]) + "\n\n"
 
     def _parts(self, seen: View | None) -> Iterator[str]:
         if seen is None:
@@ -156,11 +104,11 @@ def _block(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
-class Html(Renderer):
+class Html(Text):
     """One page that needs nothing else, with a section for each thread."""
 
     suffix = ".html"
-    before = """<!doctype html>
+    before = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Conversations</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width">
@@ -171,16 +119,17 @@ article.user{border-color:#2a7}article.assistant{border-color:#27a}
 header{color:#888;font-size:.85rem}p,pre{white-space:pre-wrap;overflow-wrap:anywhere}pre{font-size:.85rem}
 </style></head><body>
 """
-    after = "</body></html>\n"
+    after = b"</body></html>\n"
+    ending = b"</section>\n"
 
-    async def thread(self, thread: StoreThread) -> AsyncIterator[str]:
-        yield f"<section><h1>{escape(_title(thread))}</h1>\n"
-        async for message, seen in _viewed(thread):
-            role = seen.role if seen and seen.role else "message"
-            kind = f' class="{role}"' if role in {"user", "assistant"} else ""
-            heading = " · ".join(filter(None, (role, _when(message), str(message.seq))))
-            yield f"<article{kind}><header>{escape(heading)}</header>{''.join(self._parts(seen))}</article>\n"
-        yield "</section>\n"
+    async def opening(self, thread: StoreThread) -> bytes:
+        return _bytes(f"<section><h1>{escape(_title(thread))}</h1>\n")
+
+    def message(self, message: Message, seen: View | None) -> str:
+        role = seen.role if seen and seen.role else "message"
+        kind = f' class="{role}"' if role in {"user", "assistant"} else ""
+        heading = " · ".join(filter(None, (role, _when(message), str(message.seq))))
+        return f"<article{kind}><header>{escape(heading)}</header>{''.join(self._parts(seen))}</article>\n"
 
     def _parts(self, seen: View | None) -> Iterator[str]:
         if seen is None:
@@ -199,7 +148,7 @@ header{color:#888;font-size:.85rem}p,pre{white-space:pre-wrap;overflow-wrap:anyw
             yield f"<pre>→ {escape(result.text)}</pre>"
 
 
-class FineTuning(Renderer):
+class FineTuning(Form):
     """One line a thread, ``{"messages": […]}``: text, tool calls and results; media are left out.
 
     Source: https://platform.openai.com/docs/guides/supervised-fine-tuning (the chat format).
@@ -207,14 +156,25 @@ class FineTuning(Renderer):
 
     suffix = ".jsonl"
 
-    async def thread(self, thread: StoreThread) -> AsyncIterator[str]:
-        is_first = True
-        async for _, seen in _viewed(thread):
-            for entry in _entries(seen or View()):
-                yield ('{"messages":[' if is_first else ",") + codec.encode(entry).decode()
-                is_first = False
-        if not is_first:
-            yield "]}\n"
+    async def opening(self, thread: StoreThread) -> bytes:
+        return b""
+
+    async def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
+        before = b'{"messages":['
+        async for page in thread.pages():
+            entries = [entry for message in page for entry in _entries(_view(message) or View())]
+            yield (before if entries else b"") + b",".join(map(_encoded, entries)), len(page)
+            before = b"," if entries else before
+        if before == b",":
+            yield b"]}\n", 0
+
+
+def _encoded(entry: Mapping[str, Any]) -> bytes:
+    try:
+        return codec.encode(entry)
+    except InvalidMessageError:
+        # A lone surrogate, which another program stored.
+        return json.dumps(entry, ensure_ascii=False).encode(errors="replace")
 
 
 _ROLES = {"developer": "system", "human": "user", "ai": "assistant"}
@@ -237,4 +197,4 @@ def _entries(seen: View) -> Iterator[dict[str, Any]]:
         yield {"role": "tool", "tool_call_id": result.id, "content": result.text}
 
 
-RENDERERS: dict[str, Callable[[], Renderer]] = {"markdown": Markdown, "html": Html, "openai": FineTuning}
+FORMS: dict[str, Callable[[], Form]] = {"jsonl": JsonLines, "markdown": Markdown, "html": Html, "openai": FineTuning}

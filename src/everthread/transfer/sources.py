@@ -14,7 +14,7 @@ import msgspec
 from everthread.contract import Store
 from everthread.errors import ThreadNotFoundError
 from everthread.model import Message, Thread, ThreadKey, check_identifier
-from everthread.transfer.model import Heading, Source, SourceThread
+from everthread.transfer.model import Heading, Source, SourceThread, known_times
 
 PAGE_BYTES = 2 * 1024 * 1024
 """About how much of a thread is in memory at a time, as far as its messages are alike in size."""
@@ -24,12 +24,25 @@ _WILD = frozenset("*?[")
 
 
 class StoreThread(SourceThread):
-    """A thread of a store, as far as it went when it was looked up."""
+    """A thread of a store, as far as it went when it was looked up.
+
+    Attributes:
+        documents_read: How many documents `documents` has given so far.
+    """
 
     def __init__(self, store: Store, thread: Thread) -> None:
         self._store = store
         self.thread = thread
-        self.heading = Heading(thread.key, thread.next_seq, thread.title, thread.metadata, thread.expires_ms)
+        self.documents_read = 0
+        self.heading = Heading(
+            thread.key,
+            thread.next_seq,
+            thread.title,
+            thread.metadata,
+            thread.expires_ms,
+            known_times(thread.created_ms, thread.updated_ms),
+            thread.retention,
+        )
 
     async def pages(self) -> AsyncIterator[Sequence[Message]]:
         thread = self.thread
@@ -47,7 +60,16 @@ class StoreThread(SourceThread):
         for name in await self._store.list_documents(self.thread.key):
             document = await self._store.get_document(self.thread.key, name)
             if document is not None:
+                self.documents_read += 1
                 yield name, document.value
+
+    async def document_revisions(self) -> dict[str, int]:
+        """The revision of each document."""
+        found = [
+            await self._store.get_document(self.thread.key, name)
+            for name in await self._store.list_documents(self.thread.key)
+        ]
+        return {document.name: document.revision for document in found if document is not None}
 
 
 class StoreSource(Source):
