@@ -221,11 +221,15 @@ def _servers() -> Iterator[Callable[..., Server]]:
 
 def _sentinel_file(folder: Path, primary: Server) -> Path:
     path = folder / "sentinel.conf"
-    settings = {"down-after-milliseconds": 1000, "failover-timeout": 4000, "parallel-syncs": 2}
-    lines = [f"sentinel monitor {PRIMARY_NAME} 127.0.0.1 {primary.port} 2"]
-    lines += [f"sentinel {name} {PRIMARY_NAME} {value}" for name, value in settings.items()]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(sentinel_settings(primary.port)) + "\n")
     return path
+
+
+def sentinel_settings(primary_port: int) -> list[str]:
+    """How sentinels watch a primary: after a second of silence two of them may give it up."""
+    settings = {"down-after-milliseconds": 1000, "failover-timeout": 4000, "parallel-syncs": 2}
+    watched = [f"sentinel {name} {PRIMARY_NAME} {value}" for name, value in settings.items()]
+    return [f"sentinel monitor {PRIMARY_NAME} 127.0.0.1 {primary_port} 2", *watched]
 
 
 def _join(servers: list[Server]) -> None:

@@ -97,7 +97,7 @@ def once(command: bytes) -> Callable[[bytes], bool]:
 def make_certificate(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path]:
     """A certificate for an address or a name that vouches for itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "everthread test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"everthread test {host}")])
     now = datetime.datetime.now(datetime.UTC)
     is_name = host[0].isalpha()
     address = x509.DNSName(host) if is_name else x509.IPAddress(ipaddress.ip_address(host))

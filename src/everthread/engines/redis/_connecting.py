@@ -31,13 +31,22 @@ class Dialer:
         url: ``redis://``, ``rediss://`` or ``unix://``, with redis-py's own options in its query.
         timeout: Seconds for connecting and for each step of signing in.
         must_be_primary: Refuses servers that are replicas.
+        one_certificate: Servers that were found by number are checked for the name in the URL.
         options: Keyword arguments for redis-py's connection, e.g. ``credential_provider``.
 
     Raises:
         ConfigurationError: redis-py refuses the URL or an option.
     """
 
-    def __init__(self, url: str, *, timeout: float, must_be_primary: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        must_be_primary: bool = False,
+        one_certificate: bool = False,
+        **options: Any,
+    ) -> None:
         defaults: dict[str, Any] = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
         if not url.lower().startswith("unix:"):
             defaults["socket_keepalive"] = True
@@ -51,9 +60,10 @@ class Dialer:
         self._settings: dict[str, Any] = pool.connection_kwargs
         self._make = pool.connection_class
         self._must_be_primary = must_be_primary
-        self._is_tls = url.lower().startswith("rediss:")
+        is_tls = url.lower().startswith("rediss:")
+        self._one_certificate = one_certificate and is_tls
         self.server = server_of(self._settings)
-        self.address = address_of(self._settings, tls=self._is_tls)
+        self.address = address_of(self._settings, tls=is_tls)
 
     def for_sentinels(self, user: str | None, password: str | None) -> Dialer:
         """A dialer with the same options that signs in as sentinels want it."""
@@ -104,8 +114,9 @@ class Dialer:
             return self._make(**self._settings)
         connection = self._make(**{**self._settings, "host": host, "port": port})
         named = str(self._settings.get("host"))
-        if self._is_tls and _is_ip(host) and not _is_ip(named):
+        if self._one_certificate and _is_ip(host) and not _is_ip(named):
             # Clusters tell of their servers by number, and certificates speak of the name that the user knows.
+            # (What sentinels tell of has a certificate of its own, which speaks of what they tell.)
             arguments = connection._connection_arguments
             connection._connection_arguments = lambda: {**arguments(), "server_hostname": named}
         return connection

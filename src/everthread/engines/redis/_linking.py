@@ -51,6 +51,7 @@ def connector(url: str, options: Mapping[str, Any]) -> tuple[Callable[[], Router
         target.url,
         timeout=limits.timeout,
         must_be_primary=target.kind == "sentinel",
+        one_certificate=target.kind == "cluster",
         **({} if provider is None else {"credential_provider": provider}),
     )
     server = f"Redis at {target.address.partition('://')[2]}" if target.kind else dialer.server
