@@ -28,13 +28,16 @@ _SKEW_MS = 2000.0
 _SCRATCH_LIFE = timedelta(minutes=5)
 
 
-async def examine(store: Store, *, write: bool = True, clock: Callable[[], float] = time.time) -> AsyncIterator[Fact]:
+async def examine(
+    store: Store, *, write: bool = True, tenant: str = SCRATCH_TENANT, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Fact]:
     """What is known of a store, as it is found out. No fact holds a secret or message content.
 
     Errors of the store are facts too: after one that says it cannot be reached, there is nothing more.
 
     Args:
         write: Append a message to a thread of the doctor's own, read it, and delete that thread.
+        tenant: Where that thread is; another than the doctor's own for those who may write for one tenant only.
         clock: Seconds since 1970, as the store's clock is compared with.
     """
     began = time.perf_counter()
@@ -50,17 +53,17 @@ async def examine(store: Store, *, write: bool = True, clock: Callable[[], float
                 yield fact
         except EverthreadError as error:
             yield _failed("diagnosis", error)
-    yield await _reading(store)
+    yield await _reading(store, tenant)
     if write:
-        async for fact in _writing(store, clock):
+        async for fact in _writing(store, tenant, clock):
             yield fact
 
 
-async def _reading(store: Store) -> Fact:
-    key = ThreadKey(token_hex(8), SCRATCH_TENANT)
+async def _reading(store: Store, tenant: str) -> Fact:
+    key = ThreadKey(token_hex(8), tenant)
     took: list[float] = []
     try:
-        await store.list_threads(SCRATCH_TENANT, limit=1)
+        await store.list_threads(tenant, limit=1)
         for _ in range(_ROUNDS):
             began = time.perf_counter()
             await store.get_thread(key)
@@ -70,8 +73,8 @@ async def _reading(store: Store) -> Fact:
     return _latency("reading", statistics.median(took))
 
 
-async def _writing(store: Store, clock: Callable[[], float]) -> AsyncIterator[Fact]:
-    key = ThreadKey(token_hex(8), SCRATCH_TENANT)
+async def _writing(store: Store, tenant: str, clock: Callable[[], float]) -> AsyncIterator[Fact]:
+    key = ThreadKey(token_hex(8), tenant)
     message = NewMessage(b'"everthread doctor"')
     took: list[float] = []
     before = clock()

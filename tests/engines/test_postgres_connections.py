@@ -301,6 +301,35 @@ class TestPgBouncer(StoreContractSuite):
             assert len(await store.read(KEY)) == 40
 
 
+@needs_pgbouncer
+class TestPgBouncerUnannounced:
+    async def test_refused_settings_say_what_to_add_to_the_url(self, bouncer: PostgresServer) -> None:
+        with pytest.raises(ConfigurationError, match="pgbouncer=true"):
+            await open_store(fresh_url(bouncer)).open()
+
+    async def test_lost_statements_say_what_to_add_to_the_url(self, postgres: PostgresServer) -> None:
+        ignored = "jit,plan_cache_mode,enable_seqscan,statement_timeout,lock_timeout"
+
+        async def read_in_many_sessions(url: str) -> None:
+            for _ in range(5):
+                async with open_store(url) as store:
+                    await asyncio.gather(*(store.get_thread(KEY) for _ in range(20)))
+
+        with (
+            pgbouncer(postgres, {"ignore_startup_parameters": ignored}) as lenient,
+            pytest.raises(ConfigurationError, match="pgbouncer=true"),
+        ):
+            await read_in_many_sessions(fresh_url(lenient))
+
+    async def test_a_database_that_it_does_not_know_is_no_matter_of_host_and_port(
+        self, bouncer: PostgresServer
+    ) -> None:
+        with pytest.raises((ConfigurationError, StoreUnavailableError)) as caught:
+            await open_store(bouncer.url(database="nowhere", options="?pgbouncer=true")).open()
+        assert "database" in str(caught.value)
+        assert "host and port" not in str(caught.value)
+
+
 def _certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None):
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])

@@ -23,8 +23,10 @@ from everthread import (
     new_message,
     open_store,
 )
+from everthread.doctor import examine
 from everthread.engines.postgres import PostgresStore, SearchingPostgresStore, ddl, row_level_security
 from everthread.engines.postgres._schema import newest_version
+from everthread.model import Fact
 from tests.postgres_server import PostgresServer, fresh_url
 
 TURN = [new_message({"role": "user", "content": "Hello"})]
@@ -330,3 +332,49 @@ async def test_an_expired_thread_of_a_tenants_role_is_begun_anew(
         pass
     assert await admin.fetchval(f"SELECT count(*) FROM {schema}.messages") == 1
     assert await admin.fetchval(f"SELECT count(*) FROM {schema}.erased") == 0
+
+
+class TestDiagnosis:
+    async def facts(self, url: str, **options: str) -> dict[str, Fact]:
+        async with open_store(url) as store:
+            return {fact.name: fact async for fact in examine(store, **options)}
+
+    async def test_missing_rights_are_named(
+        self, url: str, admin: asyncpg.Connection, postgres: PostgresServer
+    ) -> None:
+        schema = schema_of(url)
+        async with open_store(url):
+            role = await role_with_rights(admin, schema)
+        as_role = postgres.url(user=role, options=f"?schema={schema}")
+        assert "rights" not in await self.facts(as_role)
+        await admin.execute(f"REVOKE DELETE, UPDATE ON {schema}.messages FROM {role}")
+        rights = (await self.facts(as_role))["rights"]
+        assert (rights.status, rights.value) == ("warning", "without UPDATE on messages; DELETE on messages")
+        assert f"SCHEMA {schema}" in rights.advice
+
+    async def test_a_role_of_one_tenant_is_well_in_that_tenant(
+        self, url: str, admin: asyncpg.Connection, postgres: PostgresServer
+    ) -> None:
+        schema = schema_of(url)
+        await admin.execute(f"CREATE ROLE well_{schema} LOGIN")
+        async with open_store(url):
+            await admin.execute(row_level_security(f"well_{schema}", "a", schema))
+        as_role = postgres.url(user=f"well_{schema}", options=f"?schema={schema}")
+        elsewhere, at_home = await self.facts(as_role), await self.facts(as_role, tenant="a")
+        assert (elsewhere["writing"].status, at_home["writing"].status) == ("error", "ok")
+        assert "--tenant" in elsewhere["row security"].advice
+        assert "rights" not in at_home
+        assert await admin.fetchval(f"SELECT count(*) FROM {schema}.threads") == 0
+
+    async def test_a_database_that_takes_no_writes_is_told(
+        self, url: str, admin: asyncpg.Connection, postgres: PostgresServer
+    ) -> None:
+        async with open_store(url):
+            pass
+        role = f"reader_{schema_of(url)}"
+        await admin.execute(
+            f"CREATE ROLE {role} SUPERUSER LOGIN; ALTER ROLE {role} SET default_transaction_read_only = on"
+        )
+        facts = await self.facts(postgres.url(user=role, options=f"?schema={schema_of(url)}"))
+        assert facts["server"].status == "error"
+        assert facts["writing"].status == "error"

@@ -32,8 +32,8 @@ Examples:
   everthread doctor --undo before.jsonl
 
 \b
-To try writing, a message is appended to a thread of the doctor's own, which is
-deleted at once; --read-only leaves that out. Secrets are never printed.
+To try writing, a message is appended to a thread of the doctor's own (of --tenant,
+if given), which is deleted at once; --read-only leaves that out. Secrets are never printed.
 Warnings do not change the exit status; with --strict they are failures.
 
 \b
@@ -88,13 +88,13 @@ def doctor(
 
 
 async def _examine(place: Place, output: Output, *, write: bool) -> list[Fact]:
-    from everthread.doctor import examine
+    from everthread.doctor import SCRATCH_TENANT, examine
     from everthread.opening import open_store
 
     store = open_store(place.url)
     facts: list[Fact] = []
     try:
-        async for fact in examine(store, write=write):
+        async for fact in examine(store, write=write, tenant=place.tenant or SCRATCH_TENANT):
             facts.append(fact)
             _show(fact, place, output)
     finally:

@@ -30,6 +30,7 @@ _OTHER_SCHEMA = (
     asyncpg.UndefinedColumnError,
     asyncpg.InvalidSchemaNameError,
 )
+_LOST_STATEMENT = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
 _NO_ENTRY = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
@@ -69,6 +70,11 @@ def unanswered(location: str) -> OutcomeUnknownError:
 
 def translate(error: Exception, location: str) -> EverthreadError | None:
     """The typed error for a driver's exception, or ``None`` for a bug."""
+    if _is_for_want_of_a_session(error):
+        return ConfigurationError(
+            f"{location} is a pooler that keeps no sessions, such as PgBouncer ({_state(error)}): add pgbouncer=true "
+            "to the URL. A borrowed pool needs statement_cache_size=0."
+        )
     if isinstance(error, _NO_ENTRY):
         return ConfigurationError(
             f"{location} refused to let this user in ({_state(error)}): check the user, the password or token, the "
@@ -101,6 +107,11 @@ def translate(error: Exception, location: str) -> EverthreadError | None:
         return StoreUnavailableError(
             f"{location} did not answer in time, or all connections were busy (settings timeout, pool_size)."
         )
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return StoreUnavailableError(
+            f"{location} refused the connection ({_state(error)}). PgBouncer's log says why: it does not know the "
+            "database, cannot reach the server, or has no connection free."
+        )
     if is_lost(error):
         return StoreUnavailableError(
             f"{location} cannot be reached ({type(error).__name__}): check host and port, that the server runs and "
@@ -111,6 +122,12 @@ def translate(error: Exception, location: str) -> EverthreadError | None:
     if isinstance(error, asyncpg.PostgresError):
         return StoreUnavailableError(f"{location} refused a statement ({_state(error)}).")
     return None
+
+
+def _is_for_want_of_a_session(error: Exception) -> bool:
+    # PgBouncer uses one state for all that it refuses.
+    is_setting = isinstance(error, asyncpg.ProtocolViolationError) and "startup parameter" in str(error)
+    return is_setting or isinstance(error, _LOST_STATEMENT)
 
 
 def _state(error: Exception) -> str:

@@ -113,7 +113,9 @@ def _create_schema(schema: str) -> str:
 
 
 def _outdated(schema: str, version: int, newest: int) -> SchemaError:
+    there = f"The tables in schema {schema} are of version {version}" if version else f"There are no tables in {schema}"
+    since = f"since={version}" if version else ""
     return SchemaError(
-        f"The tables in schema {schema} are of version {version} (0: not there); {newest} is needed. Open the store "
-        "once with a user that may create them, or run the SQL that everthread.engines.postgres.ddl() gives."
+        f"{there}; version {newest} is needed. Open the store once with a user that may create them, or run the SQL "
+        f"that everthread.engines.postgres.ddl({since}) gives."
     )

@@ -179,9 +179,15 @@ class PostgresStore(Rewriting, Importing, Engine, SupportsDiagnosis, SupportsRec
         return await self._call(self._diagnose())
 
     async def _diagnose(self) -> tuple[Fact, ...]:
-        (row,) = await self._connections.read(QUERY, self._schema)
+        (row,) = await self._connections.read(QUERY, self._schema, self._prefix)
         ((version,),) = await self._connections.read(self._queries["schema_version"])
-        return facts(row, schema=self._schema, version=version, newest=newest_version())
+        return facts(
+            row,
+            schema=self._schema,
+            version=version,
+            newest=newest_version(),
+            keeps_no_sessions=self._access.pgbouncer,
+        )
 
     async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
         check_identifier(tenant, "tenant", may_be_empty=True)
