@@ -7,16 +7,22 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from everthread import open_store
 from everthread.charges import charges
 from everthread.contract import Store
 from everthread.doctor import examine
 from everthread.engines.cosmos import CosmosStore
-from everthread.errors import ConfigurationError, StoreUnavailableError
+from everthread.errors import ConfigurationError, ConflictError, StoreUnavailableError
 from everthread.model import NewMessage, ThreadKey
 from everthread.testing import (
     Harness,
+    ImportSuite,
     ProcessSuite,
     RewriteSuite,
     SecretHarness,
@@ -24,6 +30,7 @@ from everthread.testing import (
     StoreContractSuite,
     UrlHarness,
 )
+from everthread.wrappers.traced import Traced
 from tests.cosmos_proxy import FaultyProxy, Request
 from tests.object_servers import COSMOS_KEY, cosmos_url
 from tests.servers import Server, free_port
@@ -43,7 +50,7 @@ def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-class TestCosmos(StoreContractSuite):
+class TestCosmos(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, cosmos_emulator: Server) -> Harness:
         return UrlHarness(lambda: cosmos_url(cosmos_emulator))
@@ -52,12 +59,6 @@ class TestCosmos(StoreContractSuite):
 class TestCosmosAcrossProcesses(ProcessSuite):
     @pytest.fixture
     def harness(self, cosmos_emulator: Server) -> UrlHarness:
-        return UrlHarness(lambda: cosmos_url(cosmos_emulator))
-
-
-class TestCosmosRewriting(RewriteSuite):
-    @pytest.fixture
-    def harness(self, cosmos_emulator: Server) -> Harness:
         return UrlHarness(lambda: cosmos_url(cosmos_emulator))
 
 
@@ -202,6 +203,25 @@ async def test_appends_that_go_together_share_what_it_costs(proxy: FaultyProxy) 
     assert sum(costs) == pytest.approx(len(requests))
     assert len(requests) < 10
     assert min(costs) > 0
+
+
+async def test_the_span_of_a_call_tells_what_it_has_cost(cosmos_emulator: Server) -> None:
+    spans, metrics = InMemorySpanExporter(), InMemoryMetricReader()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    inner = open_store(cosmos_url(cosmos_emulator))
+    async with Traced(inner, tracer_provider=provider, meter_provider=MeterProvider([metrics])) as store:
+        await store.append(KEY, TURN)
+        await store.get_thread(KEY)
+        with pytest.raises(ConflictError):
+            await store.append(KEY, TURN, expected_seq=9)
+    name = "azure.cosmosdb.operation.request_charge"
+    told = [(span.attributes or {}).get(name) for span in spans.get_finished_spans()]
+    # A listing, the marker and the entry; a look for what is newer; the same, for the refusal must be certain.
+    assert told == [3.0, 1.0, 1.0]
+    data = metrics.get_metrics_data()
+    assert data is not None
+    assert '"azure.cosmosdb.client.operation.request_charge"' in data.to_json()
 
 
 # Diagnosis

@@ -15,6 +15,7 @@ from typing import TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from everthread._extras import missing_extra
+from everthread.charges import charges
 from everthread.contract import Store, SupportsRewrite
 from everthread.errors import ConflictError
 from everthread.model import (
@@ -36,12 +37,14 @@ except ImportError as error:
     raise missing_extra("otel", error) from error
 
 T = TypeVar("T")
-Attributes = dict[str, str | int]
+Attributes = dict[str, str | int | float]
 
 LOGGER = logging.getLogger("everthread.calls")
 
 _SYSTEMS = {"rediss": "redis", "unix": "redis", "postgres": "postgresql", "cosmos": "azure.cosmosdb"}
 """The conventions' name of an engine's kind, where it is not the scheme itself."""
+
+_REQUEST_UNITS = "azure.cosmosdb.operation.request_charge"
 
 _USUAL = {ConflictError.__name__, asyncio.CancelledError.__name__}
 """What ends a call without anything being wrong."""
@@ -59,10 +62,12 @@ class Traced(ForwardingStore):
 
     Spans are named after the call and the server (``append localhost:6379``) and carry ``db.system.name``,
     ``db.operation.name``, ``server.address``, ``server.port``, ``error.type``, how many messages and bytes went which
-    way, and whether an append was a retry of one that had landed.
+    way, and whether an append was a retry of one that had landed; on Cosmos DB also what the call has cost in request
+    units, ``azure.cosmosdb.operation.request_charge``.
 
     Metrics: ``db.client.operation.duration`` (s), ``everthread.messages`` and ``everthread.bytes`` (histograms a call,
-    with ``everthread.direction`` ``sent`` or ``received``), ``everthread.conflicts`` and ``everthread.retries``.
+    with ``everthread.direction`` ``sent`` or ``received``), ``everthread.conflicts`` and ``everthread.retries``;
+    on Cosmos DB ``azure.cosmosdb.client.operation.request_charge`` (a histogram).
 
     The logger ``everthread.calls`` gets a line a call: DEBUG, INFO for a conflict or a cancellation, WARNING for
     another error; the span's attributes and ``everthread.seconds`` are fields of the record.
@@ -118,13 +123,16 @@ class Traced(ForwardingStore):
         attributes: Attributes = {**self._where, "db.operation.name": call}
         seen = dict(sent)
         began = time.perf_counter()
-        with self._tracer.start_as_current_span(
-            f"{call} {self._target}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
+        with (
+            charges() as used,
+            self._tracer.start_as_current_span(
+                f"{call} {self._target}",
+                kind=SpanKind.CLIENT,
+                attributes=attributes,
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+        ):
             try:
                 result = await proceed()
                 seen |= _received(call, result)
@@ -136,6 +144,8 @@ class Traced(ForwardingStore):
                 raise
             finally:
                 seconds = time.perf_counter() - began
+                if used.total:
+                    seen[_REQUEST_UNITS] = used.total
                 span.set_attributes({**attributes, **seen})
                 self._meters.record(attributes, seen, seconds)
                 _log(call, attributes, seen, seconds)
@@ -155,6 +165,9 @@ class _Meters:
         self._bytes = meter.create_histogram(
             "everthread.bytes", "By", "Payload bytes of a call.", explicit_bucket_boundaries_advisory=_BYTES
         )
+        self._request_units = meter.create_histogram(
+            "azure.cosmosdb.client.operation.request_charge", "{request_unit}", "What a call has cost."
+        )
         self._conflicts = meter.create_counter("everthread.conflicts", "{call}", "Calls refused: somebody wrote first.")
         self._retries = meter.create_counter("everthread.retries", "{call}", "Appends that had landed before.")
 
@@ -165,6 +178,8 @@ class _Meters:
                 amount = seen.get(f"everthread.{what}.{direction}")
                 if amount is not None:
                     instrument.record(int(amount), {**attributes, "everthread.direction": direction})
+        if (units := seen.get(_REQUEST_UNITS)) is not None:
+            self._request_units.record(float(units), attributes)
         if attributes.get("error.type") == ConflictError.__name__:
             self._conflicts.add(1, attributes)
         if seen.get("everthread.replayed"):
