@@ -20,10 +20,18 @@ MAX_TURN_MESSAGES = 10_000
 SEALED = "everthread-sealed"
 """What an encrypted title, and the one name in an encrypted value, begins with (`everthread.wrappers.encrypted`)."""
 
+KEYS_TENANT = "everthread:keys"
+"""The tenant that holds the keys of the others; no conversation can be in it."""
+
 _SEALED_VALUE = f'{{"{SEALED}":'.encode()
 # A sealed value is a third larger than it was, and a title's characters may have been of four bytes each.
 _SEALED_TITLE_CHARACTERS = MAX_TITLE_CHARACTERS * 6
 _SEALED_BYTES = MAX_DOCUMENT_BYTES * 3 // 2
+
+
+def is_sealed(value: bytes) -> bool:
+    """Whether a payload or document is one that an encrypted store wrote, by its beginning."""
+    return value.startswith(_SEALED_VALUE)
 
 
 def checked_key(key: ThreadKey) -> ThreadKey:
@@ -110,6 +118,6 @@ def check_document(value: bytes) -> None:
 
 
 def _check_size(value: bytes, what: str) -> None:
-    limit = _SEALED_BYTES if value.startswith(_SEALED_VALUE) else MAX_DOCUMENT_BYTES
+    limit = _SEALED_BYTES if is_sealed(value) else MAX_DOCUMENT_BYTES
     if len(value) > limit:
         raise LimitExceededError(f"A {what} of {len(value):,} bytes: at most {limit:,}.", len(value), limit)

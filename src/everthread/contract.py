@@ -300,6 +300,14 @@ class SupportsDiagnosis(ABC):
         What may not be asked (rights are missing) is a fact too, not an error.
         """
 
+    async def probe(self) -> tuple[Fact, ...]:
+        """What only trying tells: it writes something of its own, and removes it.
+
+        For engines that rely on rules which not every storage keeps. What the doctor itself writes is enough
+        for the others.
+        """
+        return ()
+
 
 class SupportsReconciling(ABC):
     """A store that can compare what it keeps twice (counts, indexes, companions) with the messages themselves."""
@@ -374,6 +382,23 @@ class SupportsShredding(ABC):
     @abstractmethod
     async def shred_tenant(self, tenant: str) -> int:
         """Destroys a tenant's keys, then forgets its threads; says how many there were."""
+
+
+class SupportsSealing(ABC):
+    """A store whose engine gets nothing in plain text: for what is written beside it, such as a backup."""
+
+    @abstractmethod
+    async def seal(self, key: ThreadKey, payload: bytes) -> bytes:
+        """A message's payload as this store would keep it in a thread: JSON that tells nothing."""
+
+    @abstractmethod
+    async def unseal(self, key: ThreadKey, payload: bytes) -> bytes:
+        """What was sealed for this thread.
+
+        Raises:
+            CorruptRecordError: It was changed, or sealed for another place.
+            EncryptionKeyError: Its key is missing, wrong or destroyed.
+        """
 
 
 async def read_all(store: Store, key: ThreadKey, *, start: int = 0, page_size: int = 500) -> AsyncIterator[Message]:

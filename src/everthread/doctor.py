@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from secrets import token_hex
 
-from everthread.contract import Store, SupportsDiagnosis
+from everthread._arguments import KEYS_TENANT
+from everthread.contract import Store, SupportsDiagnosis, SupportsSealing
 from everthread.errors import EverthreadError, StoreUnavailableError
 from everthread.model import Fact, NewMessage, Retention, ThreadKey
 
 SCRATCH_TENANT = "everthread-doctor"
 """Where the doctor's own thread is for the moment in which it tries writing."""
 
+_WHERE_KEYS_ARE = "EVERTHREAD_KEYRING, or the named store, says where they are."
 _ROUNDS = 9
 _SLOW_MS = 20.0
 _SKEW_MS = 2000.0
@@ -49,14 +51,24 @@ async def examine(
     yield Fact("connection", f"{store.location} in {_ms(began):.0f} ms")
     if isinstance(store, SupportsDiagnosis):
         try:
-            for fact in await store.diagnose():
+            for fact in (*await store.diagnose(), *(await store.probe() if write else ())):
                 yield fact
         except EverthreadError as error:
             yield _failed("diagnosis", error)
+    if not isinstance(store, SupportsSealing) and await _holds_keys(store):
+        yield Fact("content", "encrypted, and opened without its keys", advice=_WHERE_KEYS_ARE)
     yield await _reading(store, tenant)
     if write:
         async for fact in _writing(store, tenant, clock):
             yield fact
+
+
+async def _holds_keys(store: Store) -> bool:
+    try:
+        return len(await store.list_threads(KEYS_TENANT, limit=1)) > 0
+    except EverthreadError:
+        # Not everybody may look into that tenant.
+        return False
 
 
 async def _reading(store: Store, tenant: str) -> Fact:

@@ -6,6 +6,9 @@ before, so every reader sees the old thread or the mended one; positions go on, 
 thread as it was goes into the backup file, from which `undo` brings it back.
 
 A mended thread is one turn. A thread of more than 10,000 messages is reported, not mended.
+
+In an encrypted store whose keys are not given only counts can be looked at: a thread that holds a sealed record is
+never mended then. With its keys the backup is sealed as the store is. A record that does not open is reported and left.
 """
 
 from __future__ import annotations
@@ -17,15 +20,16 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from hashlib import blake2s
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Literal, cast
 
 import msgspec
 
+from everthread._arguments import is_sealed
 from everthread.codec import View, as_object, decode, encode, new_message, view_of
-from everthread.contract import Store, read_all
-from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, EverthreadError
+from everthread.contract import Store, SupportsSealing, read_all
+from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, EncryptionKeyError, EverthreadError
 from everthread.formats.agent_framework import BETA_TYPE
 from everthread.formats.mending import result_of, without_results
 from everthread.model import Message, NewMessage, Retention, Thread, ThreadKey
@@ -59,12 +63,13 @@ class Outcome(msgspec.Struct, frozen=True):
     """What was found in a thread, and what was done.
 
     Attributes:
-        status: ``"found"``: nothing was changed; ``"mended"``; ``"undone"``; ``"failed"``: see ``reason``.
+        status: ``"found"``: nothing was changed; ``"mended"``; ``"undone"``; ``"failed"``: see ``reason``;
+            ``"sealed"``: it could not be looked into without keys, and nothing is known to be wrong.
     """
 
     key: ThreadKey
     problems: tuple[Problem, ...]
-    status: Literal["found", "mended", "undone", "failed"]
+    status: Literal["found", "mended", "undone", "failed", "sealed"]
     reason: str = ""
 
 
@@ -118,8 +123,9 @@ async def undo(store: Store, backup: Path, *, clock: Callable[[], float] = time.
     """
     for head, messages in _read_backup(backup):
         key = ThreadKey(head["thread_id"], head["tenant"])
-        turn = [message for message in messages if message is not None]
         try:
+            entries = [_entry(await _from_kept(store, key, message)) for message in messages]
+            turn = [_new(entry) for entry in entries if entry is not None]
             await _replace(
                 store,
                 key,
@@ -139,9 +145,14 @@ async def _treat(store: Store, thread: Thread, backup: Path | None, now_ms: floa
     key = thread.key
     if thread.count > LONGEST:
         return Outcome(key, (), "failed", f"it has {thread.count:,} messages; at most {LONGEST:,} are looked at")
-    messages = [message async for message in read_all(store, key)]
+    try:
+        messages = [message async for message in read_all(store, key)]
+    except (CorruptRecordError, EncryptionKeyError) as error:
+        return Outcome(key, (), "failed", str(error))
+    problems = [*_count_problems(thread, messages, compare_sizes=not isinstance(store, SupportsSealing))]
+    if any(is_sealed(message.payload) for message in messages):
+        return Outcome(key, tuple(problems), "found" if problems else "sealed")
     entries = [_entry(message) for message in messages]
-    problems = [*_count_problems(thread, messages)]
     mended = _mend(messages, entries, problems, is_idle=now_ms - thread.updated_ms > GRACE / timedelta(milliseconds=1))
     if not problems:
         return None
@@ -171,16 +182,32 @@ async def _carry_out(
     now = await store.get_thread(thread.key)
     if now is None or (now.next_seq, now.count) != (thread.next_seq, thread.count):
         raise ConflictError(f"{thread.key} was written to meanwhile: try again.", thread.next_seq)
-    name = blake2s(b"".join(message.payload for message in mended), digest_size=16).hexdigest()
-    _write_backup(backup, thread, messages, f"{name} {thread.next_seq}", len(mended))
+    # Not a digest: ids of appends are readable in an encrypted store too.
+    name = f"{token_hex(16)} {thread.next_seq}"
+    kept = [await _as_kept(store, thread.key, message) for message in messages]
+    _write_backup(backup, thread, kept, name, len(mended))
     await _replace(
         store,
         thread.key,
         mended,
-        append_id=f"repair {name} {thread.next_seq}",
+        append_id=f"repair {name}",
         next_seq=thread.next_seq,
         expires_after_ms=_time_left(thread.expires_ms, now_ms),
     )
+
+
+async def _as_kept(store: Store, key: ThreadKey, message: Message) -> Message:
+    if not isinstance(store, SupportsSealing):
+        return message
+    return msgspec.structs.replace(message, payload=await store.seal(key, message.payload))
+
+
+async def _from_kept(store: Store, key: ThreadKey, message: Message) -> Message:
+    if not is_sealed(message.payload):
+        return message
+    if not isinstance(store, SupportsSealing):
+        raise EncryptionKeyError("The backup is of an encrypted store: give its keys.")
+    return msgspec.structs.replace(message, payload=await store.unseal(key, message.payload))
 
 
 def _time_left(expires_ms: int | None, now_ms: float) -> float | None:
@@ -207,8 +234,8 @@ async def _replace(
 # Finding
 
 
-def _count_problems(thread: Thread, messages: Sequence[Message]) -> Iterator[Problem]:
-    size = sum(len(message.payload) for message in messages)
+def _count_problems(thread: Thread, messages: Sequence[Message], *, compare_sizes: bool) -> Iterator[Problem]:
+    size = sum(len(message.payload) for message in messages) if compare_sizes else thread.size
     if (thread.count, thread.size) != (len(messages), size):
         yield Problem("count", None)
     seqs = [message.seq for message in messages]
@@ -319,7 +346,7 @@ def _write_backup(backup: Path, thread: Thread, messages: Sequence[Message], rep
         os.fsync(file.fileno())
 
 
-def _read_backup(backup: Path) -> Iterator[tuple[dict[str, Any], list[NewMessage | None]]]:
+def _read_backup(backup: Path) -> Iterator[tuple[dict[str, Any], list[Message]]]:
     try:
         with backup.open(encoding="utf-8") as file:
             for line in file:
@@ -331,8 +358,6 @@ def _read_backup(backup: Path) -> Iterator[tuple[dict[str, Any], list[NewMessage
         raise ConfigurationError(f"This backup cannot be read ({type(error).__name__}).") from None
 
 
-def _from_backup(row: dict[str, Any]) -> NewMessage | None:
+def _from_backup(row: dict[str, Any]) -> Message:
     created_ms: int | None = row["created_ms"]
-    message = Message(row["seq"], base64.b64decode(row["payload"]), row["format"], created_ms, row["turn"])
-    entry = _entry(message)
-    return None if entry is None else _new(entry)
+    return Message(row["seq"], base64.b64decode(row["payload"]), row["format"], created_ms, row["turn"])

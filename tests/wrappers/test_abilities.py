@@ -18,12 +18,13 @@ from everthread.contract import (
     SupportsImport,
     SupportsReconciling,
     SupportsRewrite,
+    SupportsSealing,
     SupportsSearch,
     SupportsShredding,
 )
 from everthread.engines.memory import MemoryStore
 from everthread.engines.sqlite import SqliteStore
-from everthread.model import Drift, Page, Rewrite
+from everthread.model import Drift, Fact, Page, Rewrite
 from everthread.testing import Fault, FaultyStore
 from everthread.wrappers import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
 from everthread.wrappers.encrypted import Encrypted
@@ -54,10 +55,10 @@ WITHHELD: dict[str, set[type]] = {
     "encrypted": {SupportsSearch},
     "tenant": OPERATORS,
 }
-ADDED: dict[str, set[type]] = {"encrypted": {SupportsDiagnosis, SupportsShredding}}
+ADDED: dict[str, set[type]] = {"encrypted": {SupportsDiagnosis, SupportsSealing, SupportsShredding}}
 
 
-class CanAll(MemoryStore, SupportsReconciling, SupportsSearch, SupportsShredding):
+class CanAll(MemoryStore, SupportsReconciling, SupportsSealing, SupportsSearch, SupportsShredding):
     """Remembers which abilities were asked of it."""
 
     def __init__(self) -> None:
@@ -71,6 +72,18 @@ class CanAll(MemoryStore, SupportsReconciling, SupportsSearch, SupportsShredding
     async def reconcile(self, tenant="", *, mend=False):
         self.asked.append(("reconcile", tenant, mend))
         return (Drift("counts", 1, mend),)
+
+    async def seal(self, key, payload):
+        self.asked.append(("seal", key, payload))
+        return b"sealed"
+
+    async def unseal(self, key, payload):
+        self.asked.append(("unseal", key, payload))
+        return b"unsealed"
+
+    async def probe(self):
+        self.asked.append(("probe",))
+        return (Fact("probe", "tried"),)
 
     async def shred_tenant(self, tenant):
         self.asked.append(("shred_tenant", tenant))
@@ -118,6 +131,7 @@ CALLS: dict[type, Callable[[Any], Any]] = {
     SupportsImport: lambda store: store.restore_times(KEY, created_at=THEN, updated_at=THEN),
     SupportsReconciling: lambda store: store.reconcile("acme", mend=True),
     SupportsRewrite: lambda store: store.rewrite(KEY, [Rewrite(0, OLD.payload, NEW.payload)]),
+    SupportsSealing: lambda store: store.seal(KEY, b"1"),
     SupportsSearch: lambda store: store.search("acme", "words", limit=3, cursor="c"),
     SupportsShredding: lambda store: store.shred_tenant("acme"),
 }
@@ -142,12 +156,21 @@ async def test_what_is_carried_reaches_the_inner_store(name: str) -> None:
     store = WRAPPERS[name](inner)
     await store.append(KEY, [OLD])
     answers = {ability: await CALLS[ability](store) for ability in CALLS}
-    assert inner.asked == [("reconcile", "acme", True), ("search", "acme", "words", 3, "c"), ("shred_tenant", "acme")]
+    assert inner.asked == [
+        ("reconcile", "acme", True),
+        ("seal", KEY, b"1"),
+        ("search", "acme", "words", 3, "c"),
+        ("shred_tenant", "acme"),
+    ]
     assert answers[SupportsReconciling] == (Drift("counts", 1, mended=True),)
     assert (answers[SupportsRewrite], answers[SupportsShredding], answers[SupportsSearch]) == (1, 7, Page(()))
     assert (await store.read(KEY))[0].payload == NEW.payload
     assert answers[SupportsImport] == await inner.get_thread(KEY)
     assert answers[SupportsDiagnosis] == await inner.diagnose()
+    assert isinstance(store, SupportsSealing)
+    assert isinstance(store, SupportsDiagnosis)
+    assert await store.unseal(KEY, b"2") == b"unsealed"
+    assert await store.probe() == (Fact("probe", "tried"),)
 
 
 async def test_faults_happen_in_abilities_too() -> None:

@@ -22,6 +22,7 @@ from everthread import (
     ThreadKey,
     open_store,
 )
+from everthread._arguments import KEYS_TENANT
 from everthread.contract import Store
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.engines.sqlite import SqliteStore
@@ -40,7 +41,6 @@ from everthread.wrappers.encrypted import Encrypted, Keyring
 from everthread.wrappers.master_keys import MasterKey, new_master_key
 from everthread.wrappers.redacted import Redacted
 from everthread.wrappers.sealing import DataKey, Seal
-from everthread.wrappers.tenant_keys import KEYS_TENANT
 from tests.servers import Server
 from tests.wrappers.harnesses import memory_place, sqlite_places
 from tests.wrappers.sealed_places import (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from everthread.cli.common import Output, Place, confirm, run
+from everthread.cli.encryption import VARIABLE
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -24,9 +25,13 @@ def repair(place: Place, backup: Path | None, output: Output, *, yes: bool, dry_
     if file.exists():
         raise click.UsageError(f"{file} exists: a repair writes a backup of its own.")
     drifts = run(lambda store: _reconcile(store, place, output, mend=False), place)
-    found = run(lambda store: _repair(store, place, None, output), place)
+    looked_at = run(lambda store: _repair(store, place, None, output), place)
+    sealed = sum(outcome.status == "sealed" for outcome in looked_at)
+    found = [outcome for outcome in looked_at if outcome.status != "sealed"]
+    if sealed:
+        output.note(f"{sealed:,} encrypted threads were not looked into: {VARIABLE} says where their keys are.")
     mendable = [outcome for outcome in found if any(problem.mend for problem in outcome.problems)]
-    if not (found or drifts) and not output.as_json:
+    if not (looked_at or drifts) and not output.as_json:
         output.note("Nothing is wrong.")
     if dry_run or not (mendable or drifts):
         return not (found or drifts)
@@ -36,7 +41,10 @@ def repair(place: Place, backup: Path | None, output: Output, *, yes: bool, dry_
     done = run(lambda store: _repair(store, place, file, output), place)
     if file.exists():
         output.note(f"The threads as they were: {file}. To take it back: everthread doctor --undo {file}")
-    return all(outcome.status == "mended" and all(p.mend for p in outcome.problems) for outcome in done)
+    return all(
+        outcome.status == "sealed" or (outcome.status == "mended" and all(p.mend for p in outcome.problems))
+        for outcome in done
+    )
 
 
 def undo(place: Place, backup: Path, output: Output, *, yes: bool) -> bool:
@@ -69,7 +77,8 @@ async def _repair(store: Store, place: Place, backup: Path | None, output: Outpu
     outcomes: list[Outcome] = []
     async for outcome in repairing(store, place.tenant, backup=backup):
         outcomes.append(outcome)
-        _show(outcome, output)
+        if outcome.status != "sealed":
+            _show(outcome, output)
     return outcomes
 
 

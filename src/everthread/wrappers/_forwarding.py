@@ -13,6 +13,7 @@ from everthread.contract import (
     SupportsImport,
     SupportsReconciling,
     SupportsRewrite,
+    SupportsSealing,
     SupportsSearch,
     SupportsShredding,
 )
@@ -41,6 +42,7 @@ ABILITIES: frozenset[type] = frozenset(
         SupportsImport,
         SupportsReconciling,
         SupportsRewrite,
+        SupportsSealing,
         SupportsSearch,
         SupportsShredding,
     }
@@ -230,6 +232,10 @@ class ForwardingStore(Store):
         """As `SupportsDiagnosis` says, where it is carried."""
         return await self._around("diagnose", self._inner_that(SupportsDiagnosis).diagnose)
 
+    async def probe(self) -> tuple[Fact, ...]:
+        """As `SupportsDiagnosis` says, where it is carried."""
+        return await self._around("probe", self._inner_that(SupportsDiagnosis).probe)
+
     async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
         """As `SupportsReconciling` says, where it is carried."""
         inner, of = self._inner_that(SupportsReconciling), self._tenant(tenant)
@@ -239,6 +245,16 @@ class ForwardingStore(Store):
         """As `SupportsShredding` says, where it is carried."""
         inner, of = self._inner_that(SupportsShredding), self._tenant(tenant)
         return await self._around("shred_tenant", lambda: inner.shred_tenant(of))
+
+    async def seal(self, key: ThreadKey, payload: bytes) -> bytes:
+        """As `SupportsSealing` says, where it is carried."""
+        inner, inner_key = self._inner_that(SupportsSealing), self._key(key)
+        return await self._around("seal", lambda: inner.seal(inner_key, payload))
+
+    async def unseal(self, key: ThreadKey, payload: bytes) -> bytes:
+        """As `SupportsSealing` says, where it is carried."""
+        inner, inner_key = self._inner_that(SupportsSealing), self._key(key)
+        return await self._around("unseal", lambda: inner.unseal(inner_key, payload))
 
     def _wraps(self, kind: type[Store]) -> bool:
         """Whether such a store is somewhere inside."""
@@ -277,6 +293,7 @@ if TYPE_CHECKING:
         SupportsImport,
         SupportsReconciling,
         SupportsRewrite,
+        SupportsSealing,
         SupportsSearch,
         SupportsShredding,
     ): ...

@@ -14,6 +14,7 @@ from typing import TypeVar, Unpack, cast
 import msgspec
 
 from everthread._arguments import (
+    KEYS_TENANT,
     SEALED,
     check_document,
     checked_changes,
@@ -29,6 +30,7 @@ from everthread.contract import (
     SupportsImport,
     SupportsReconciling,
     SupportsRewrite,
+    SupportsSealing,
     SupportsShredding,
 )
 from everthread.errors import (
@@ -67,7 +69,7 @@ from everthread.wrappers.sealing import (
     from_title,
     key_id_of,
 )
-from everthread.wrappers.tenant_keys import KEYS_TENANT, TenantKeys
+from everthread.wrappers.tenant_keys import TenantKeys
 
 MAX_MESSAGE_BYTES = 12_000_000
 """Sealed, a message is a third larger: this much fits the 16 MiB that engines take by default."""
@@ -96,7 +98,7 @@ class Keyring(msgspec.Struct, frozen=True):
             raise ConfigurationError("A keyring's source is a function, such as keys_from_file('keys.txt') gives.")
 
 
-class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsShredding):
+class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsSealing, SupportsShredding):
     """A store that keeps nothing that was said in plain text: AES-256-GCM, with keys of each tenant's own.
 
         keyring = Keyring(keys_from_file("~/everthread.keys"))
@@ -153,13 +155,15 @@ class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsShredding):
         return self._keys
 
     async def shred_tenant(self, tenant: str) -> int:
-        """Destroys a tenant's keys, then forgets its threads; says how many there were.
+        """Forgets a tenant's threads, then destroys its keys; says how many there were.
 
-        From the first moment nothing of the tenant can be read any more, wherever copies of it lie, unless copies of
-        its keys lie there too. Other processes notice within ``refresh_after``.
+        After it nothing of the tenant can be read any more, wherever copies of it lie, unless copies of its keys lie
+        there too. Other processes notice within ``refresh_after``. Being stopped in between leaves nothing that cannot
+        be erased by doing it again, which threads without keys would be: nobody could say any more what they were.
         """
+        count = await self.delete_tenant(tenant)
         await self._keys.destroy(self._tenant(tenant))
-        return await self.delete_tenant(tenant)
+        return count
 
     async def diagnose(self) -> tuple[Fact, ...]:
         """What the engine tells of itself, and whether the keys are at hand."""
@@ -169,6 +173,18 @@ class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsShredding):
         except (ConfigurationError, EncryptionKeyError) as error:
             return (*facts, Fact("keys", str(error), "error", "Without its keys nothing in this store can be read."))
         return (*facts, Fact("keys", f"AES-256-GCM; the master key {master!r} seals the tenants' keys"))
+
+    async def probe(self) -> tuple[Fact, ...]:
+        """As `SupportsDiagnosis` says."""
+        return await super().probe() if isinstance(self._inner, SupportsDiagnosis) else ()
+
+    async def seal(self, key: ThreadKey, payload: bytes) -> bytes:
+        """As `SupportsSealing` says: with the tenant's current key."""
+        return as_json(Seal(key, "message").close(await self._keys.current(self._key(key).tenant), payload))
+
+    async def unseal(self, key: ThreadKey, payload: bytes) -> bytes:
+        """As `SupportsSealing` says."""
+        return await self._opened(Seal(self._key(key), "message"), from_json(payload), payload)
 
     def _key(self, key: ThreadKey) -> ThreadKey:
         self._tenant(checked_key(key).tenant)

@@ -28,6 +28,7 @@ from everthread.contract import (
     SupportsImport,
     SupportsReconciling,
     SupportsRewrite,
+    SupportsSealing,
     SupportsSearch,
     SupportsShredding,
 )
@@ -65,6 +66,7 @@ class Redacted(ForwardingStore):
             SupportsImport,
             SupportsReconciling,
             SupportsRewrite,
+            SupportsSealing,
             SupportsSearch,
             SupportsShredding,
         }

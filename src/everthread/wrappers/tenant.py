@@ -10,7 +10,7 @@ from typing import TypeVar, Unpack
 
 import msgspec
 
-from everthread.contract import Store, SupportsImport, SupportsSearch
+from everthread.contract import Store, SupportsImport, SupportsSealing, SupportsSearch
 from everthread.errors import InvalidIdentifierError, LimitExceededError, OutcomeUnknownError
 from everthread.model import Appended, NewMessage, ThreadKey, check_count, check_identifier
 from everthread.threads import usage
@@ -65,7 +65,7 @@ class TenantStore(ForwardingStore):
         clock: Seconds, for the age of the quota's sum.
     """
 
-    carries = frozenset({SupportsImport, SupportsSearch})
+    carries = frozenset({SupportsImport, SupportsSealing, SupportsSearch})
 
     def __init__(
         self, inner: Store, tenant: str, *, quota: Quota | None = None, clock: Callable[[], float] = time.monotonic

@@ -19,14 +19,12 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from everthread._arguments import KEYS_TENANT
 from everthread.contract import Store
 from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, EncryptionKeyError
 from everthread.model import ThreadKey
 from everthread.wrappers.master_keys import KeySource, MasterKey
 from everthread.wrappers.sealing import KEY_BYTES, NONCE_BYTES, DataKey, forget_ciphers
-
-KEYS_TENANT = "everthread:keys"
-"""The tenant that holds the keys of the others; no conversation can be in it."""
 
 _DOCUMENT = "keys"
 
