@@ -32,6 +32,9 @@ AZURITE_ACCOUNT = "devstoreaccount1"
 # The emulator's own key, the same in every installation: published in its manual.
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
+LOOKING_KEY_ID = "looking"
+"""The S3 key of one who may read and list only; its secret is the other key's."""
+
 _BUCKET = "threads"
 
 _names = itertools.count()
@@ -99,11 +102,14 @@ def s3_server() -> Iterator[Server]:
 
 
 def _identities(folder: Path) -> Path:
-    """One who must sign, as stores do, and one who need not, who makes the buckets."""
-    keys = {"accessKey": CREDENTIALS["AWS_ACCESS_KEY_ID"], "secretKey": CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
+    """One who must sign, as stores do, one who may only look, and one who need not sign, who makes the buckets."""
+    secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
+    keys = {"accessKey": CREDENTIALS["AWS_ACCESS_KEY_ID"], "secretKey": secret}
     signing = {"name": "store", "credentials": [keys], "actions": ["Read", "Write", "List"]}
+    looking_keys = {"accessKey": LOOKING_KEY_ID, "secretKey": secret}
+    looking = {"name": "looking", "credentials": [looking_keys], "actions": ["Read", "List"]}
     path = folder / "identities.json"
-    path.write_text(json.dumps({"identities": [signing, {"name": "anonymous", "actions": ["Admin"]}]}))
+    path.write_text(json.dumps({"identities": [signing, looking, {"name": "anonymous", "actions": ["Admin"]}]}))
     return path
 
 
@@ -132,6 +138,16 @@ def azurite_url(server: Server) -> str:
 def s3_url(server: Server) -> str:
     """The URL of a new place in the server's bucket: SeaweedFS sets aside room for each bucket, so there is one."""
     return f"s3://{_BUCKET}/a/prefix{next(_names)}?endpoint=http://127.0.0.1:{server.port}"
+
+
+def versioned_s3_url(server: Server) -> str:
+    """The URL of a place in a bucket that keeps older versions."""
+    base = f"http://127.0.0.1:{server.port}/versioned{next(_names)}"
+    _put(base, {"Content-Length": "0"})
+    body = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    with urllib.request.urlopen(urllib.request.Request(f"{base}?versioning", body, method="PUT"), timeout=30):
+        pass
+    return f"s3://{base.rpartition('/')[2]}/a?endpoint=http://127.0.0.1:{server.port}"
 
 
 CREDENTIALS = {

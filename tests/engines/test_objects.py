@@ -30,29 +30,11 @@ from everthread.testing import (
     StoreContractSuite,
     UrlHarness,
 )
-from tests.object_servers import CREDENTIALS, Answering, azurite, azurite_url, s3_server, s3_url
+from tests.object_servers import CREDENTIALS, Answering, azurite_url, s3_server, s3_url
 from tests.servers import Server, free_port
 
 KEY = ThreadKey("a")
 TURN = [NewMessage(b'"private words"')]
-
-
-@pytest.fixture(scope="session")
-def azurite_server() -> Iterator[Server]:
-    with azurite() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def object_server() -> Iterator[Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
 
 
 class DirectoryHarness(UrlHarness, CorruptibleHarness):
