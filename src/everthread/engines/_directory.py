@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import stat
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 
+from everthread.engines._segments.diagnosis import Described
 from everthread.engines._segments.names import nonce
 from everthread.engines._segments.storage import Found, Listed
 from everthread.engines._segments.threads import ThreadedStorage
 from everthread.errors import ConfigurationError, StoreUnavailableError, UnsupportedError
+from everthread.model import Fact
 
 _CHUNK = 1000
 _SCRATCH = ".new"
 _LOCK = ".lock"
 _SCRATCH_SECONDS = 3600
+_LITTLE_ROOM = 100_000_000
+_IN_MEMORY = {"tmpfs", "ramfs"}
+_NETWORKED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.blobfuse2", "ceph"}
 
 
-class DirectoryStorage(ThreadedStorage):
-    """Objects as files below a directory, which is created if it is not there.
+class DirectoryStorage(ThreadedStorage, Described):
+    """Objects as files below a directory, which is created, for its owner's eyes alone, if it is not there.
 
     A file is written under a scratch name, flushed to the disk and then given its name by a hard link (which fails if
     the name is taken) or a rename; then its folder is flushed. So other processes, and a restart after a crash, see
@@ -73,6 +80,12 @@ class DirectoryStorage(ThreadedStorage):
             if listed:
                 yield listed
 
+    async def describe(self) -> tuple[Fact, ...]:
+        return await self.run(lambda: tuple(_facts(self._root, sync=self._sync)))
+
+    async def describe_object(self, folder: str, name: str) -> tuple[Fact, ...]:
+        return ()
+
     def typed(self, error: Exception) -> Exception:
         if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)):
             return ConfigurationError(f"{self.location} cannot be used: {error.strerror}.")
@@ -81,8 +94,10 @@ class DirectoryStorage(ThreadedStorage):
         return error
 
     def prepare(self) -> None:
-        scratch = self._root / _SCRATCH
+        scratch, is_new = self._root / _SCRATCH, not self._root.exists()
         _make_folder(scratch)
+        if is_new:
+            self._root.chmod(0o700)
         # What a writer left that was killed; nobody else knows these names.
         for left in scratch.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -177,3 +192,39 @@ def _with_times(folder: Path, names: Sequence[str]) -> list[Listed]:
             status = (folder / name).stat()
             listed.append(Listed(name, status.st_mtime, status.st_size))
     return listed
+
+
+def _facts(root: Path, *, sync: bool) -> Iterator[Fact]:
+    kind = _file_system(root)
+    yield Fact("server", f"a directory on {kind or 'a file system that does not tell its name'}")
+    mode = root.stat().st_mode
+    readable = mode & (stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+    advice = "Other users of this machine can read it: chmod 700." if readable else ""
+    yield Fact("directory", f"mode {stat.filemode(mode)}", "warning" if readable else "ok", advice)
+    free = shutil.disk_usage(root).free
+    little = free < _LITTLE_ROOM
+    advice = "Free some space." if little else ""
+    yield Fact("disk", f"{free:,} bytes free", "warning" if little else "ok", advice)
+    yield _durability(kind, sync=sync)
+
+
+def _durability(kind: str, *, sync: bool) -> Fact:
+    if kind in _IN_MEMORY:
+        advice = "It is kept in memory: use a directory on a disk."
+        return Fact("durability", "nothing outlives the machine", "warning", advice)
+    if kind in _NETWORKED:
+        advice = "Links must be atomic there, also for other machines; and what fsync means is up to the server."
+        return Fact("durability", "up to the server of this network file system", "warning", advice)
+    if not sync:
+        return Fact("durability", "the newest writes may be lost with the power (sync=false)")
+    return Fact("durability", "every write survives a loss of power (fsync of file and folder)")
+
+
+def _file_system(root: Path) -> str:
+    """The name of the file system's kind, where the system tells it (Linux)."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    mounts = {line.split()[1].replace("\\040", " "): line.split()[2] for line in lines}
+    return next((mounts[str(folder)] for folder in (root, *root.parents) if str(folder) in mounts), "")

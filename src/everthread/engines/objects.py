@@ -16,10 +16,11 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from everthread._extras import import_extra
 from everthread.engines._directory import DirectoryStorage
-from everthread.engines._segments.engine import SegmentEngine
+from everthread.engines._segments.diagnosis import Described, DiagnosedEngine
 from everthread.engines._segments.storage import Found, Listed, Storage
 from everthread.engines._segments.threads import ThreadedStorage
 from everthread.errors import ConfigurationError, LimitExceededError, StoreUnavailableError
+from everthread.model import Fact
 from everthread.settings import engine_options, flag, scheme_of
 
 MAX_OBJECT_BYTES = 256 * 1024 * 1024
@@ -30,12 +31,17 @@ _REFUSED = {"PermissionDeniedError", "UnauthenticatedError"}
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
-class ObjectStore(SegmentEngine):
+class ObjectStore(DiagnosedEngine):
     """A store in a bucket, a container or a directory.
 
     Args:
         storage: Where the objects are.
     """
+
+    @property
+    def storage(self) -> Storage:
+        """Where the objects are."""
+        return self._storage
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -56,7 +62,7 @@ class ObjectStore(SegmentEngine):
         return cls(_storage(rest, connection), **settings)
 
 
-class ServiceStorage(ThreadedStorage):
+class ServiceStorage(ThreadedStorage, Described):
     """Objects in a service, through obstore's blocking calls.
 
     Its asynchronous ones leave threads behind that touch Python objects after the last answer; a process that ends
@@ -108,6 +114,23 @@ class ServiceStorage(ThreadedStorage):
             listed = [each for each in map(_listed, chunk) if each.name > after]
             if listed:
                 yield listed
+
+    async def describe(self) -> tuple[Fact, ...]:
+        name, endpoint = _SERVICES[urlsplit(self._location).scheme], str(dict(self._store.config).get("endpoint", ""))
+        facts = [Fact("server", f"{name} at {urlsplit(endpoint).netloc}" if endpoint else name)]
+        if not endpoint.startswith("http://"):
+            return (*facts, Fact("encryption", "TLS"))
+        if urlsplit(endpoint).hostname in {"127.0.0.1", "localhost", "::1"}:
+            return (*facts, Fact("encryption", "none, within this machine"))
+        return (*facts, Fact("encryption", "none", "warning", "Messages cross the network as they are: use https://."))
+
+    async def describe_object(self, folder: str, name: str) -> tuple[Fact, ...]:
+        found = await self.run(lambda: self._obstore.head(self._store, f"{folder}/{name}"))
+        if self._location.startswith("gs:"):
+            return ()  # there every object has a generation, whether or not older ones are kept
+        if not found["version"]:
+            return (Fact("versions", "no older ones are kept; whether soft delete is on cannot be asked"),)
+        return (Fact("versions", "older ones are kept", "warning", _VERSIONED),)
 
     def _put(self, path: str, data: bytes, mode: object) -> bool:
         try:
@@ -162,6 +185,8 @@ def _listed(item: Mapping[str, Any]) -> Listed:
     return Listed(item["path"].rpartition("/")[2], item["last_modified"].timestamp(), item["size"])
 
 
+_SERVICES = {"s3": "S3", "az": "Azure Blob Storage", "gs": "Google Cloud Storage"}
+_VERSIONED = "What is erased stays in the service as an older version: set a lifecycle rule that removes them soon."
 _MAKERS = {"s3": "S3Store", "az": "AzureStore", "gs": "GCSStore"}
 
 
