@@ -124,6 +124,51 @@ async def test_tenants_are_kept_or_changed(tmp_path: Path) -> None:
     assert [await seen(target, tenant) for tenant in ("acme", "new", "third", "")] == [expected] * 3 + [{}]
 
 
+async def test_an_exported_tenant_can_be_imported_into_the_default_one(tmp_path: Path) -> None:
+    url, target = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
+    async with open_store(url) as store:
+        await store.append(ThreadKey("t", "acme"), turn(0))
+    assert run("export", str(tmp_path / "x"), "--store", url, "--tenant", "acme", home=tmp_path).returncode == 0
+    assert run("import", str(tmp_path / "x"), "--store", target, "--tenant", "", home=tmp_path).returncode == 0
+    assert await seen(target) == await seen(url, "acme")
+    assert await seen(target, "acme") == {}
+
+
+async def test_what_cannot_be_read_is_told_left_out_and_ends_with_1(tmp_path: Path, plain_redis_server: Server) -> None:
+    target = f"sqlite:///{tmp_path}/t.db"
+    with redis_py.Redis(port=plain_redis_server.port, db=4) as client:
+        client.rpush("damaged:t", turn(0)[0].payload, '{"secret":NaN}', turn(0)[3].payload)
+    source = f"redis://127.0.0.1:{plain_redis_server.port}/4"
+    arguments = ("import", source, "--from", "redis-lists", "--prefix", "damaged", "-s", target)
+    refused = run(*arguments, home=tmp_path)
+    assert (refused.returncode, await seen(target)) == (1, {})
+    for _ in range(2):
+        done = run(*arguments, "--skip-unreadable", home=tmp_path)
+        assert done.returncode == 1
+        assert "skipped: thread 't', position 1: payload is not JSON" in done.stderr
+        assert "1 unreadable left out" in done.stdout
+        assert "secret" not in done.stderr
+    as_json = json.loads(run(*arguments, "--skip-unreadable", "--json", home=tmp_path).stdout)
+    assert [record["place"] for record in as_json["skipped"]] == ["thread 't', position 1"]
+    async with open_store(target) as store:
+        page = await store.read(ThreadKey("t"))
+    assert [(message.seq, message.payload) for message in page] == [(0, turn(0)[0].payload), (2, turn(0)[3].payload)]
+
+
+async def test_a_dry_run_of_an_export_says_how_much_it_would_be(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    planned = run("export", str(path), "--store", url, "--dry-run", "--json", home=tmp_path)
+    assert (planned.returncode, path.exists()) == (0, False)
+    *threads, would_be = map(json.loads, planned.stdout.splitlines())
+    assert len(threads) == 10
+    done = json.loads(run("export", str(path), "--store", url, "--json", home=tmp_path).stdout)
+    assert {**would_be, "dry_run": False} == done
+    assert (done["bytes"], done["files"], done["written"]) == (path.stat().st_size, 1, 133)
+    again = run("export", str(path), "--store", url, "--dry-run", home=tmp_path)
+    assert "would be exported: 133 messages, 10 threads" in again.stdout
+    assert again.stdout.endswith("kB in 1 file\n")
+
+
 async def test_lists_of_the_lab_are_imported_by_one_command(tmp_path: Path, plain_redis_server: Server) -> None:
     with redis_py.Redis(port=plain_redis_server.port, db=4) as client:
         client.rpush("lab11:t", *(message.payload for message in turn(0)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,6 +115,106 @@ async def test_a_file_of_a_newer_version_or_another_kind_is_refused(tmp_path: Pa
         (tmp_path / "empty").mkdir()
         with pytest.raises(ConfigurationError, match="no exported threads"):
             await import_threads(target, tmp_path / "empty")
+
+
+OLD_EXPORT = """\
+{"type":"export","version":1,"selection":"x"}
+{"type":"thread","thread_id":"trip","tenant":"","head_seq":0,"next_seq":2,"created_ms":1714564800000,\
+"updated_ms":1714564900000,"expires_ms":null,"title":"Trip","metadata":{"n":1},"documents":{"summary":3}}
+{"type":"message","seq":0,"turn":0,"created_ms":1714564800000,"format":"json","payload":{"a":1}}
+{"type":"message","seq":1,"turn":0,"created_ms":1714564900000,"format":"json","payload":"é"}
+{"type":"document","name":"summary","value":{"s":1}}
+{"type":"end","messages":2,"documents":1,"blake2b":"DIGEST"}
+"""
+
+
+def old_export(text: str = OLD_EXPORT) -> str:
+    """An export of version 1, whose threads have no retention of their own."""
+    lines = text.splitlines(keepends=True)[1:-1]
+    return text.replace("DIGEST", blake2b("".join(lines).encode(), digest_size=16).hexdigest())
+
+
+async def test_an_export_of_version_1_is_read(target: Store, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(old_export())
+    assert (await import_threads(target, tmp_path / "x")).threads == {"new": 1}
+    assert await everything(target) == {
+        "trip": {
+            "head_seq": 0,
+            "next_seq": 2,
+            "size": 11,
+            "title": "Trip",
+            "metadata": {"n": 1},
+            "retention": None,
+            "times": (1714564800000, 1714564900000, None),
+            "documents": {"summary": b'{"s":1}'},
+            "messages": [(0, 0, "json", 1714564800000, b'{"a":1}'), (1, 0, "json", 1714564900000, '"é"'.encode())],
+        }
+    }
+
+
+async def test_a_thread_whose_time_has_passed_is_not_brought_back(target: Store, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(old_export(OLD_EXPORT.replace('"expires_ms":null', '"expires_ms":1714564900001')))
+    report = await import_threads(target, tmp_path / "x")
+    assert (report.threads, report.written, report.is_complete) == ({"expired": 1}, 0, True)
+    assert await everything(target) == {}
+
+
+async def test_what_is_wrong_in_a_file_made_by_hand_is_a_typed_error(target: Store, tmp_path: Path) -> None:
+    for wrong in ('{"max_messages":-1,"expire_ms":null}', '{"max_messages":null,"expire_ms":9e30}', "3"):
+        documents = '"documents":{"summary":3}'
+        (tmp_path / "x").write_text(old_export(OLD_EXPORT.replace(documents, f'{documents},"retention":{wrong}')))
+        with pytest.raises(CorruptRecordError):
+            await import_threads(target, tmp_path / "x")
+    for created, updated in ((1714564900001, 1714564900000), (0, 5), (-9, -9), (2**62, 2**62)):
+        text = OLD_EXPORT.replace('"created_ms":1714564800000,"upd', f'"created_ms":{created},"upd')
+        text = text.replace('"updated_ms":1714564900000', f'"updated_ms":{updated}')
+        (tmp_path / "x").write_text(old_export(text.replace("trip", f"t{created}")))
+        assert (await import_threads(target, tmp_path / "x")).is_complete
+
+
+@pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
+async def test_damaged_threads_are_left_out_on_request_and_each_is_told(tmp_path: Path, into_folder: bool) -> None:
+    path = tmp_path / "x"
+    async with open_store("memory:") as store, open_store("memory:") as target:
+        for name in ("a", "b", "c", "d"):
+            await store.append(ThreadKey(name), turn(0))
+        await export_threads(store, path, into_folder=into_folder)
+        for name, cut in (("b", b"question"), ("c", b'"end"')):
+            file = path / file_name(name, ".jsonl") if into_folder else path
+            whole = file.read_bytes()
+            at = whole.index(cut, whole.index(b'"thread_id":"%b"' % name.encode()))
+            file.write_bytes(whole[:at] + b"!" + whole[at:])
+        with pytest.raises(CorruptRecordError):
+            await import_threads(target, path)
+        assert await everything(target) == {}
+        report = await import_threads(target, path, skip_unreadable=True)
+        assert (report.threads, report.is_complete, len(report.skipped)) == ({"new": 2}, False, 2)
+        assert all(", from byte " in skipped.place for skipped in report.skipped)
+        assert set(await everything(target)) == {"a", "d"}
+        again = await import_threads(target, path, skip_unreadable=True)
+        assert (again.threads, again.skipped) == ({"unchanged": 2}, report.skipped)
+        if into_folder:
+            (path / "0.jsonl").write_text("no export")
+            assert len((await import_threads(target, path, skip_unreadable=True)).skipped) == 3
+
+
+@pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("format_name", ["jsonl", "markdown", "html", "openai"])
+async def test_a_dry_run_of_an_export_writes_nothing_and_says_what_would_be(
+    store: Store, tmp_path: Path, format_name: str, into_folder: bool
+) -> None:
+    await fill(store)
+    path = tmp_path / "x"
+    options: dict[str, Any] = {"format": format_name, "into_folder": into_folder}
+    planned = await export_threads(store, path, **options, dry_run=True)
+    assert not list(tmp_path.glob("x*"))
+    assert await export_threads(store, path, **options) == planned
+    files = list(path.iterdir()) if into_folder else [path]
+    assert (planned.files, planned.size) == (len(files), sum(file.stat().st_size for file in files))
+    if into_folder and format_name == "jsonl":
+        await store.append(ThreadKey("plain"), turn(9))
+        again = await export_threads(store, path, **options, dry_run=True)
+        assert (again.files, again.threads) == (1, {"new": 1, "unchanged": 9})
 
 
 async def test_an_export_that_cannot_be_written_or_is_of_nothing_says_so(store: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from everthread import ConfigurationError, Store, StoreUnavailableError, ThreadKey, open_store, view
+from everthread import ConfigurationError, NewMessage, Store, StoreUnavailableError, ThreadKey, open_store, view
 from everthread.transfer import export_threads, import_threads
 from everthread.transfer.foreign import foreign_source
 from tests.servers import Server
@@ -194,6 +194,40 @@ async def test_a_message_that_is_no_json_is_told_exported_and_never_skipped(
         await export_threads(store, tmp_path / "x", names=["bad"])
     lines = (tmp_path / "x").read_text().splitlines()
     assert json.loads(lines[3])["base64"] == "eyJzZWNyZXQiOk5hTn0="
+
+
+async def test_a_message_that_is_no_json_is_left_out_on_request_and_the_others_keep_their_positions(
+    client: redis_py.Redis, url: str, target: Store
+) -> None:
+    rows = [current(*each) for each in CONVERSATION]
+    client.rpush("lab11:t", "{", *rows[:2], "}", "", *rows[2:], '{"secret":NaN}')
+    client.rpush("lab11:nothing", "{", "}")
+    source = {"kind": "redis-lists", "place": url, "prefix": "lab11"}
+    planned = await import_threads(target, foreign_source(**source), skip_unreadable=True, dry_run=True)
+    report = await import_threads(target, foreign_source(**source), skip_unreadable=True)
+    assert (report.threads, report.is_complete) == ({"new": 2}, False)
+    assert sorted(skipped.place for skipped in report.skipped) == [
+        *(f"thread 'nothing', position {seq}" for seq in (0, 1)),
+        *(f"thread 't', position {seq}" for seq in (0, 3, 4, 8)),
+    ]
+    assert (planned.written, len(planned.skipped)) == (report.written, 6)
+    assert "secret" not in str(report)
+    assert await texts(target, "t") == CONVERSATION
+    assert [message.seq for message in await target.read(ThreadKey("t"))] == [1, 2, 5, 6, 7]
+    client.rpush("lab11:t", rows[0])
+    again = await import_threads(target, foreign_source(**source), skip_unreadable=True)
+    assert (again.threads, again.written) == ({"extended": 1, "unchanged": 1}, 1)
+    assert len(again.skipped) == 6
+
+
+async def test_a_conversation_that_was_taken_over_and_went_on_is_ahead(
+    client: redis_py.Redis, url: str, target: Store
+) -> None:
+    client.rpush("lab11:t", *(current(*each) for each in CONVERSATION))
+    await import_threads(target, foreign_source("redis-lists", url, prefix="lab11"))
+    await target.append(ThreadKey("t"), [NewMessage(current("user", "new").encode())])
+    report = await import_threads(target, foreign_source("redis-lists", url, prefix="lab11"))
+    assert (report.threads, report.written) == ({"ahead": 1}, 0)
 
 
 async def test_sources_that_are_not_there_are_typed_errors_without_secrets(tmp_path: Path, target: Store) -> None:

@@ -174,6 +174,9 @@ names_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+skip_option = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out records that cannot be read; each is told, and the status is 1."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 

@@ -13,6 +13,7 @@ from everthread.cli.common import (
     find_place,
     json_option,
     names_option,
+    skip_option,
     tenant_option,
 )
 
@@ -42,6 +43,7 @@ left alone and told (exit status 1).
 @names_option
 @tenant_option
 @click.option("--to-tenant", metavar="NAME", help="Whose threads they become. Default: the same tenant's.")
+@skip_option
 @dry_run_option
 @json_option
 def copy(
@@ -51,6 +53,7 @@ def copy(
     names: tuple[str, ...],
     tenant_option: str | None,
     to_tenant: str | None,
+    skip_unreadable: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -69,6 +72,7 @@ def copy(
             to_tenant=there,
             names=names,
             dry_run=dry_run,
+            skip_unreadable=skip_unreadable,
             watcher=watcher,
         )
 

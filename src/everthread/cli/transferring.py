@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from everthread.cli.common import EXIT_FAILED, Output, Place, progress, run
+from everthread.cli.rendering import file_size
 from everthread.transfer.model import PROBLEMS, Outcome, Report, Watcher
 
 COLUMNS = ("thread", "what", "messages", "reason")
@@ -57,6 +58,8 @@ def carry_out(
         work: Gets the stores and a watcher.
         dry_run: Nothing is written, and each thread is named.
         is_beside: Standard output carries the threads themselves.
+
+    What went wrong, and what was left out, is told on standard error.
     """
     watcher = Shown(what, output, each=dry_run)
 
@@ -73,6 +76,8 @@ def carry_out(
         output.result(_in_words(what, report, dry_run=dry_run), {**_sum(report), "dry_run": dry_run})
     for problem in report.problems:
         output.note(f"{problem.status}: {problem.key.thread_id!r}: {problem.reason}")
+    for skipped in report.skipped:
+        output.note(f"skipped: {skipped.place}: {skipped.reason}")
     if not report.is_complete:
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -91,10 +96,19 @@ def as_json(outcome: Outcome) -> dict[str, object]:
 
 
 def _sum(report: Report) -> dict[str, object]:
-    counted: dict[str, object] = msgspec.to_builtins(
-        {"threads": report.threads, "written": report.written, "present": report.present}
+    counts: dict[str, object] = msgspec.to_builtins(
+        {
+            "threads": report.threads,
+            "written": report.written,
+            "present": report.present,
+            "documents": report.documents,
+            "files": report.files,
+            "bytes": report.size,
+            "keeps_times": report.keeps_times,
+            "skipped": report.skipped,
+        }
     )
-    return {**counted, "documents": report.documents, "problems": [as_json(problem) for problem in report.problems]}
+    return {**counts, "problems": [as_json(problem) for problem in report.problems]}
 
 
 def _in_words(what: str, report: Report, *, dry_run: bool) -> str:
@@ -105,4 +119,10 @@ def _in_words(what: str, report: Report, *, dry_run: bool) -> str:
         parts.append(f"{report.documents:,} documents")
     if report.present:
         parts.append(f"{report.present:,} messages were there already")
+    if report.files:
+        parts.append(f"{file_size(report.size)} in {report.files:,} {'file' if report.files == 1 else 'files'}")
+    if report.skipped:
+        parts.append(f"{len(report.skipped):,} unreadable left out")
+    if not report.keeps_times:
+        parts.append("threads have the times of now, since this store takes no others")
     return ("would be " if dry_run else "") + ", ".join(parts)

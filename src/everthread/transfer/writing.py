@@ -195,11 +195,11 @@ class _ThreadWriter:
         head = 0 if self._found is None else self._found.head_seq
         shared: list[Message] = []
         for message in page:
-            if message.seq >= self._resume_at:
-                new = self._new_message(message)
-                if new is not None:
-                    self._pending.append((message, new))
-            elif message.seq >= head and (not self._how.skip_unreadable or self._new_message(message) is not None):
+            is_new = message.seq >= self._resume_at
+            new = self._new_message(message) if is_new or self._how.skip_unreadable else None
+            if is_new and new is not None:
+                self._pending.append((message, new))
+            elif not is_new and message.seq >= head and (new is not None or not self._how.skip_unreadable):
                 shared.append(message)
         if shared:
             await self._compare(shared)
