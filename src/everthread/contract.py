@@ -381,7 +381,7 @@ class SupportsShredding(ABC):
 
     @abstractmethod
     async def shred_tenant(self, tenant: str) -> int:
-        """Destroys a tenant's keys, then forgets its threads; says how many there were."""
+        """Forgets a tenant's threads and destroys its keys; says how many there were."""
 
 
 class SupportsSealing(ABC):
