@@ -130,13 +130,17 @@ ORDER BY d.name;
 SELECT @purge($1, $2);
 
 -- name: search
--- Messages of a tenant that match, the newest first, after one.
+-- Messages of a tenant that match, the newest first, after one. Only of those that are shown is the payload read.
 SELECT t.thread_id, m.thread, m.seq, m.created_ms, m.format, convert_to(m.payload, 'UTF8') AS payload
-FROM @messages m JOIN @threads t ON t.id = m.thread
-WHERE m.search IS NOT NULL AND m.search @@ @asked($3, $2, $1)
-    AND t.tenant = $1 AND (t.expires_ms IS NULL OR t.expires_ms > @now($4))
-    AND (m.created_ms, m.thread, m.seq) < ($6, $7, $8)
-ORDER BY m.created_ms DESC, m.thread DESC, m.seq DESC LIMIT $5;
+FROM (
+    SELECT m.thread, m.seq FROM @messages m JOIN @threads t ON t.id = m.thread
+    WHERE m.search IS NOT NULL AND m.search @@ @asked($3, $2, $1)
+        AND t.tenant = $1 AND (t.expires_ms IS NULL OR t.expires_ms > @now($4))
+        AND (m.created_ms, m.thread, m.seq) < ($6, $7, $8)
+    ORDER BY m.created_ms DESC, m.thread DESC, m.seq DESC LIMIT $5
+) AS newest
+JOIN @messages m USING (thread, seq) JOIN @threads t ON t.id = m.thread
+ORDER BY m.created_ms DESC, m.thread DESC, m.seq DESC;
 
 -- name: unindexed
 -- How many messages some threads have whose words are not in the index, or there in another language.
