@@ -13,7 +13,7 @@ from everthread.engines.cosmos import CosmosStore
 from everthread.errors import ConfigurationError, LimitExceededError, OutcomeUnknownError, StoreUnavailableError
 from everthread.model import NewMessage, ThreadKey
 from everthread.testing import Harness, StoreContractSuite, UrlHarness
-from tests.cosmos_proxy import LANDED, Fault, FaultyProxy, Request, always, each_once, nothing, now_and_then
+from tests.cosmos_proxy import LANDED, Fault, FaultyProxy, always, each_once, nothing, now_and_then
 from tests.object_servers import COSMOS_KEY, cosmos_url
 from tests.servers import Server
 
@@ -233,13 +233,11 @@ async def test_what_a_replica_has_not_yet_heard_of_is_not_taken_for_absent(proxy
     """404 with sub-status 1002: a session's read came to a replica that is behind."""
     await prepared(url)
 
-    def behind(request: Request) -> Fault | None:
-        return Fault.UNAVAILABLE if request.verb == "read" else None
-
     async with open_store(url, retry_seconds=0.2) as store:
-        proxy.plan, proxy.status, proxy.sub_status = behind, 404, 1002
+        await store.read(KEY)
+        proxy.plan, proxy.status, proxy.sub_status = always(Fault.UNAVAILABLE, "read"), 404, 1002
         with pytest.raises(StoreUnavailableError):
-            await store.read(KEY)
+            await store.get_document(KEY, "d")
 
 
 async def test_a_full_partition_is_told_as_a_limit(proxy: FaultyProxy, url: str) -> None:
