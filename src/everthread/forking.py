@@ -50,11 +50,12 @@ class _Origin(msgspec.Struct, frozen=True):
 
 
 async def fork(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | None = None) -> Forked:
-    """Copies a thread up to a position into a new one, turn by turn, with title, metadata and times.
+    """Copies a thread up to a position into a new one, turn by turn, with title, metadata and messages' times.
 
-    The copy's positions count from 0. Documents are not copied: summaries and snapshots speak of the
-    source's positions. May be called again after any failure, with the same arguments: it goes on
-    where it was, and does nothing once the copy is complete, whatever was said in it since.
+    The copy's positions count from 0. It is a thread that begins now, and what is kept of it follows from the
+    retention in force: the source's own if it has one, which it gets too, or else the store's. Documents are not
+    copied: summaries and snapshots speak of the source's positions. May be called again after any failure, with the
+    same arguments: it goes on where it was, and does nothing once the copy is complete, whatever was said in it since.
 
     Args:
         at: Copy the messages before this position; all if not given.
@@ -70,6 +71,10 @@ async def fork(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | 
     origin = begun or await _new_origin(store, source, target, at)
     if begun is None:
         await store.put_document(target, DOCUMENT, _encoded(origin), expected_revision=0)
+    own = (await existing_thread(store, source)).retention
+    if own is not None:
+        # Before the messages: what must be forgotten in time must be so in a copy that is never completed.
+        await store.update_thread(target, retention=own)
     copied = await _copy_messages(store, source, target, origin)
     thread = await existing_thread(store, source)
     await store.update_thread(target, title=thread.title, metadata=thread.metadata)

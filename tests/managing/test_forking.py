@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -49,6 +49,19 @@ async def test_a_fork_has_the_messages_before_the_position_by_turns_with_title_m
     thread = await store.get_thread(FORK)
     assert thread is not None
     assert (thread.title, thread.metadata, thread.next_seq) == ("Rome", {"a": 1}, 6)
+
+
+async def test_a_fork_begins_now_and_has_the_retention_of_its_source(store: Store) -> None:
+    await talk(store, turns=3)
+    own = Retention(max_messages=6, expire_after=timedelta(days=3))
+    source = await store.update_thread(KEY, retention=own)
+    await fork(store, KEY, FORK)
+    copy = await store.get_thread(FORK)
+    assert copy is not None
+    assert (copy.retention, copy.next_seq, copy.count) == (own, 12, 5)
+    assert copy.expires_ms == copy.updated_ms + 3 * 86_400_000
+    assert copy.created_ms >= source.updated_ms
+    assert (await store.list_threads(FORK.tenant)).items[0].key == FORK
 
 
 async def test_the_two_go_their_own_ways_afterwards(store: Store) -> None:
