@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from everthread.engines._segments.storage import Found, Listed, Storage
+from everthread.engines._segments.storage import Browsable, Found, Listed, Storage
 
 R = TypeVar("R")
 
@@ -17,7 +17,7 @@ class KilledError(Exception):
     """The process is gone: this operation and all that follow do nothing."""
 
 
-class MemoryStorage(Storage):
+class MemoryStorage(Storage, Browsable):
     """Objects in a dictionary."""
 
     max_object_bytes = 64 * 1024 * 1024
@@ -63,6 +63,11 @@ class MemoryStorage(Storage):
             chunk = [name for name in names[at : at + 5] if (folder, name) in self.objects]
             yield [Listed(name, self.objects[folder, name][2], len(self.objects[folder, name][0])) for name in chunk]
 
+    async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
+        names = {of.removeprefix(f"{folder}/") for of, _ in self.objects if of.startswith(f"{folder}/")}
+        for name in sorted(names):
+            yield [name]
+
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -70,14 +75,16 @@ Hook = Callable[[str], Awaitable[None]]
 async def _nothing(_: str) -> None: ...
 
 
-class WatchedStorage(Storage):
+class WatchedStorage(Storage, Browsable):
     """A storage that calls a hook before and after each operation; a hook may raise.
 
     Attributes:
         calls: How often each operation was called.
     """
 
-    def __init__(self, inner: Storage, *, before: Hook = _nothing, after: Hook = _nothing) -> None:
+    def __init__(
+        self, inner: MemoryStorage | WatchedStorage, *, before: Hook = _nothing, after: Hook = _nothing
+    ) -> None:
         self.inner = inner
         self.before = before
         self.after = after
@@ -120,6 +127,13 @@ class WatchedStorage(Storage):
                 return
             yield chunk
 
+    async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
+        async for names in self.inner.folders(folder):
+            self.calls["folders"] += 1
+            await self.before("folders")
+            yield names
+            await self.after("folders")
+
     async def _watched(self, what: str, call: Callable[..., Awaitable[R]], *arguments: object) -> R:
         self.calls[what] += 1
         await self.before(what)
@@ -128,7 +142,7 @@ class WatchedStorage(Storage):
         return result
 
 
-def killed_at(inner: Storage, step: int, *, after: bool) -> WatchedStorage:
+def killed_at(inner: MemoryStorage, step: int, *, after: bool) -> WatchedStorage:
     """A storage whose process is killed before or after its operation number ``step``."""
     done = itertools.count()
     dead = False

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from everthread.engines._segments.diagnosis import Described
 from everthread.engines._segments.names import nonce
-from everthread.engines._segments.storage import Found, Listed
+from everthread.engines._segments.storage import Browsable, Found, Listed
 from everthread.engines._segments.threads import ThreadedStorage
 from everthread.errors import ConfigurationError, StoreUnavailableError, UnsupportedError
 from everthread.model import Fact
@@ -30,7 +30,7 @@ _IN_MEMORY = {"tmpfs", "ramfs"}
 _NETWORKED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.blobfuse2", "ceph"}
 
 
-class DirectoryStorage(ThreadedStorage, Described):
+class DirectoryStorage(ThreadedStorage, Browsable, Described):
     """Objects as files below a directory, which is created, for its owner's eyes alone, if it is not there.
 
     A file is written under a scratch name, flushed to the disk and then given its name by a hard link (which fails if
@@ -79,6 +79,11 @@ class DirectoryStorage(ThreadedStorage, Described):
             listed = await self.run(lambda chunk=chunk: _with_times(self._root / folder, chunk))
             if listed:
                 yield listed
+
+    async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
+        names = await self.run(lambda: _names(self._root / folder, ""))
+        for at in range(0, len(names), _CHUNK):
+            yield names[at : at + _CHUNK]
 
     async def describe(self) -> tuple[Fact, ...]:
         return await self.run(lambda: tuple(_facts(self._root, sync=self._sync)))

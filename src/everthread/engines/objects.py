@@ -17,7 +17,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from everthread._extras import import_extra
 from everthread.engines._directory import DirectoryStorage
 from everthread.engines._segments.diagnosis import Described, DiagnosedEngine
-from everthread.engines._segments.storage import Found, Listed, Storage
+from everthread.engines._segments.reconciling import ReconciledEngine
+from everthread.engines._segments.storage import Browsable, Found, Listed, Storage
 from everthread.engines._segments.threads import ThreadedStorage
 from everthread.errors import ConfigurationError, LimitExceededError, StoreUnavailableError
 from everthread.model import Fact
@@ -31,7 +32,7 @@ _REFUSED = {"PermissionDeniedError", "UnauthenticatedError"}
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
-class ObjectStore(DiagnosedEngine):
+class ObjectStore(DiagnosedEngine, ReconciledEngine):
     """A store in a bucket, a container or a directory.
 
     Args:
@@ -62,7 +63,7 @@ class ObjectStore(DiagnosedEngine):
         return cls(_storage(rest, connection), **settings)
 
 
-class ServiceStorage(ThreadedStorage, Described):
+class ServiceStorage(ThreadedStorage, Browsable, Described):
     """Objects in a service, through obstore's blocking calls.
 
     Its asynchronous ones leave threads behind that touch Python objects after the last answer; a process that ends
@@ -114,6 +115,17 @@ class ServiceStorage(ThreadedStorage, Described):
             listed = [each for each in map(_listed, chunk) if each.name > after]
             if listed:
                 yield listed
+
+    async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
+        # Not by delimiter: that gives all of them at once, however many there are.
+        chunks = iter(self._obstore.list(self._store, f"{folder}/", chunk_size=_CHUNK))
+        last = ""
+        while (chunk := await self.run(lambda: next(chunks, None))) is not None:
+            names = dict.fromkeys(item["path"].split("/")[-2] for item in chunk)
+            names.pop(last, None)
+            if names:
+                yield list(names)
+                *_, last = names
 
     async def describe(self) -> tuple[Fact, ...]:
         name, endpoint = _SERVICES[urlsplit(self._location).scheme], str(dict(self._store.config).get("endpoint", ""))

@@ -75,3 +75,11 @@ class Storage(ABC):
     @abstractmethod
     def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
         """The objects of a folder whose names are above ``after``, ascending, in chunks of a request each."""
+
+
+class Browsable(ABC):
+    """A storage that can tell which folders it has, for those who look through everything."""
+
+    @abstractmethod
+    def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
+        """The names of the folders in a folder, in chunks; one may come more than once."""
