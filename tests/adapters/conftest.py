@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from everthread import Store, open_store
+from everthread.wrappers.encrypted import Encrypted
 from tests.servers import Server
+from tests.wrappers.sealed_places import KEYRING
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "encrypted"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, fresh_prefix: str) -> AsyncIterator[Store]:
-    """An empty store of each engine, one after the other."""
+    """An empty store of each engine, one after the other, and an encrypted one."""
     if request.param == "memory":
         opened = open_store("memory:")
+    elif request.param == "encrypted":
+        opened = Encrypted(open_store("memory:"), KEYRING)
     elif request.param == "sqlite":
         opened = open_store(f"sqlite:///{tmp_path / 'threads.db'}")
     else:

@@ -9,7 +9,9 @@ import agent_framework
 import pytest
 
 from everthread import Store, open_store
+from everthread.wrappers.encrypted import Encrypted
 from tests.servers import Server
+from tests.wrappers.sealed_places import KEYRING
 
 # Not skips: the main environment never has a beta, and `make test` runs these in the one that has.
 collect_ignore_glob = [] if hasattr(agent_framework, "AgentThread") else ["test_*.py"]
@@ -34,11 +36,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return request.getfixturevalue("redis_url")
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "encrypted"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, fresh_prefix: str) -> AsyncIterator[Store]:
-    """An empty store of each engine, one after the other."""
+    """An empty store of each engine, one after the other, and an encrypted one."""
     if request.param == "memory":
         opened = open_store("memory:")
+    elif request.param == "encrypted":
+        opened = Encrypted(open_store("memory:"), KEYRING)
     elif request.param == "sqlite":
         opened = open_store(f"sqlite:///{tmp_path / 'threads.db'}")
     else:
