@@ -8,90 +8,14 @@
 local MOST_IDS, MOST_CALLS = 1000, 1000
 local FIRST = 12
 
-local function earlier(thread, append_id)
-  return call('HGET', KEYS[5 + thread.ids], append_id)
-    or (thread.ids_count >= MOST_IDS and call('HGET', KEYS[8 - thread.ids], append_id))
-end
-
--- Two generations: the older is dropped when the newer is full, so at least MOST_IDS are remembered.
-local function remember(thread, append_id, first, count)
-  if thread.ids_count > 0 and thread.ids_count % MOST_IDS == 0 then
-    thread.ids = 3 - thread.ids
-    call('UNLINK', KEYS[5 + thread.ids])
-  end
-  thread.ids_count = thread.ids_count + 1
-  call('HSET', KEYS[5 + thread.ids], append_id, first .. ',' .. count)
-end
-
-local function push(thread, count)
-  local now, facts = NOW .. '', {}
-  for at = 1, count do
-    local fact = ARGV[FIRST + count + at - 1]
-    facts[at] = string.byte(fact) == 44 and now .. fact or fact
-  end
-  local beside
-  for start = 1, count, CHUNK do
-    local stop = math.min(start + CHUNK - 1, count)
-    call('RPUSH', LIST, unpack(ARGV, FIRST + start - 1, FIRST + stop - 1))
-    beside = call('RPUSH', FACTS, unpack(facts, start, stop))
-  end
-  thread.count = thread.count + count
-  thread.next = thread.next + count
-  thread.size = thread.size + ARGV[11]
-  thread.tail = fingerprint(ARGV[FIRST + count - 1])
-  -- The server may have evicted the facts alone, if its policy says so.
-  for _ = beside + 1, thread.count do call('LPUSH', FACTS, ',0,0,?') end
-  if beside > thread.count then call('LTRIM', FACTS, -thread.count, -1) end
-end
-
--- The same rules as everthread.retention.resolve: a result whose call is not known is tied to what stands before it.
-local function answer(first, results, spans)
-  -- Adds a span, none of the others ending after it, and merges it with those it touches.
-  local function add_span(from, to)
-    while from < to do
-      local last = call('ZREVRANGE', SPANS, 0, 0, 'WITHSCORES')
-      if not last[1] or tonumber(last[2]) < from then break end
-      call('ZREM', SPANS, last[1])
-      from, to = math.min(from, tonumber(last[1])), math.max(to, tonumber(last[2]))
-    end
-    if from < to then call('ZADD', SPANS, to, from) end
-  end
-
-  local answered = {}
-  for _, result in ipairs(results) do
-    local called = not answered[result[1]] and tonumber(call('ZSCORE', CALLS, result[1]))
-    spans[#spans + 1] = { (called or first + result[2] - 1) - first, result[2] }
-    answered[result[1]] = true
-  end
-  table.sort(spans, function(one, other) return one[2] < other[2] end)
-  for _, span in ipairs(spans) do add_span(first + span[1], first + span[2]) end
-  for id in pairs(answered) do call('ZREM', CALLS, id) end
-end
-
-local function link(thread, first, packed)
-  local links = cmsgpack.unpack(packed)
-  local spans, open, results = links[1], links[2], links[3]
-  if #results > 0 then
-    answer(first, results, spans)
-  else
-    -- Within one turn they are merged already, and they touch none that are older.
-    for _, span in ipairs(spans) do call('ZADD', SPANS, first + span[2], first + span[1]) end
-  end
-  for _, each in ipairs(open) do call('ZADD', CALLS, first + each[2], each[1]) end
-  if #open > 0 then call('ZREMRANGEBYRANK', CALLS, 0, -MOST_CALLS - 1) end
-  thread.linked = true
-end
-
-local function trim(thread, most)
-  if most and thread.count > most then
-    drop_head(thread, most > 0 and seq_at(thread, thread.count - most) or thread.next)
-    if thread.count == 0 then thread.tail = '' end
-  end
-end
-
 local thread, refusal = load_to_write(true)
 if refusal then return refusal end
-local before = not thread.is_new and earlier(thread, ARGV[4])
+
+local append_id, before = ARGV[4], nil
+if not thread.is_new then
+  before = call('HGET', KEYS[5 + thread.ids], append_id)
+    or (thread.ids_count >= MOST_IDS and call('HGET', KEYS[8 - thread.ids], append_id))
+end
 if before then
   -- Written again as it is: a WAIT behind this then waits until the replicas have come as far, whoever wrote it first.
   call('HSET', META, 'owner', OWNER)
@@ -101,15 +25,87 @@ end
 local expected = tonumber(ARGV[5])
 if expected and expected ~= thread.next then return { 2, thread.next } end
 
+-- The messages, and beside them their facts.
 local count = (#ARGV - FIRST + 1) / 2
 local first = thread.next
-begin_run(thread)
-push(thread, count)
-if ARGV[10] ~= '' then link(thread, first, ARGV[10]) end
+if first ~= thread.dropped + thread.count + thread.shift then seldom().begin_run(thread) end
+local now, facts = NOW .. '', {}
+for at = 1, count do
+  local fact = ARGV[FIRST + count + at - 1]
+  facts[at] = string.byte(fact) == 44 and now .. fact or fact
+end
+local beside
+for start = 1, count, CHUNK do
+  local stop = math.min(start + CHUNK - 1, count)
+  call('RPUSH', LIST, unpack(ARGV, FIRST + start - 1, FIRST + stop - 1))
+  beside = call('RPUSH', FACTS, unpack(facts, start, stop))
+end
+thread.count = thread.count + count
+thread.next = first + count
+thread.size = thread.size + ARGV[11]
+thread.tail = fingerprint(ARGV[FIRST + count - 1])
+-- The server may have evicted the facts alone, if its policy says so.
+for _ = beside + 1, thread.count do call('LPUSH', FACTS, ',0,0,?') end
+if beside > thread.count then call('LTRIM', FACTS, -thread.count, -1) end
+
+-- How calls and results hang together: the same rules as everthread.retention.resolve.
+if ARGV[10] ~= '' then
+  local links = cmsgpack.unpack(ARGV[10])
+  local spans, open, results = links[1], links[2], links[3]
+
+  -- Adds the spans of results whose calls are in earlier turns, and merges all with those they touch.
+  local function answer()
+    -- None of the other spans ends after this one.
+    local function add_span(from, to)
+      while from < to do
+        local last = call('ZREVRANGE', SPANS, 0, 0, 'WITHSCORES')
+        if not last[1] or tonumber(last[2]) < from then break end
+        call('ZREM', SPANS, last[1])
+        from, to = math.min(from, tonumber(last[1])), math.max(to, tonumber(last[2]))
+      end
+      if from < to then call('ZADD', SPANS, to, from) end
+    end
+
+    local answered = {}
+    for _, result in ipairs(results) do
+      local called = not answered[result[1]] and tonumber(call('ZSCORE', CALLS, result[1]))
+      -- A result whose call is not known is tied to what stands before it.
+      spans[#spans + 1] = { (called or first + result[2] - 1) - first, result[2] }
+      answered[result[1]] = true
+    end
+    table.sort(spans, function(one, other) return one[2] < other[2] end)
+    for _, span in ipairs(spans) do add_span(first + span[1], first + span[2]) end
+    for id in pairs(answered) do call('ZREM', CALLS, id) end
+  end
+
+  if #results > 0 then
+    answer()
+  else
+    -- Within one turn they are merged already, and they touch none that are older.
+    for _, span in ipairs(spans) do call('ZADD', SPANS, first + span[2], first + span[1]) end
+  end
+  for _, each in ipairs(open) do call('ZADD', CALLS, first + each[2], each[1]) end
+  if #open > 0 then call('ZREMRANGEBYRANK', CALLS, 0, -MOST_CALLS - 1) end
+  thread.linked = true
+end
+
+-- Retention.
 local most, ttl = ARGV[6], ARGV[7]
 if thread.own and ARGV[8] == '' then most, ttl = thread.own.most, thread.own.ttl end
-trim(thread, tonumber(most))
-remember(thread, ARGV[4], first, count)
+if most ~= '' and thread.count > tonumber(most) then
+  local tools, left = seldom(), tonumber(most)
+  tools.drop_head(thread, left > 0 and tools.seq_at(thread, thread.count - left) or thread.next)
+  if thread.count == 0 then thread.tail = '' end
+end
+
+-- The append id, in two generations: the older is dropped when the newer is full, so at least MOST_IDS are remembered.
+if thread.ids_count > 0 and thread.ids_count % MOST_IDS == 0 then
+  thread.ids = 3 - thread.ids
+  call('UNLINK', KEYS[5 + thread.ids])
+end
+thread.ids_count = thread.ids_count + 1
+call('HSET', KEYS[5 + thread.ids], append_id, first .. ',' .. count)
+
 if ARGV[9] ~= '' and not thread.titled then
   thread.titled = true
   call('HSET', META, 'title', sub(ARGV[9], 2))

@@ -14,7 +14,7 @@ local function describe(thread)
     end
   end
   local texts = call('HMGET', META, 'title', 'metadata')
-  return { 0, head_of(thread), thread.next, thread.count, thread.size, thread.created, thread.updated,
+  return { 0, seldom().head_of(thread), thread.next, thread.count, thread.size, thread.created, thread.updated,
     thread.revision, thread.expires or -1, optional(texts[1]), optional(texts[2]),
     thread.own and thread.own.most .. ',' .. thread.own.ttl or '' }
 end
@@ -22,6 +22,6 @@ end
 -- The same, for the last time if the expiry was moved to a time that is over.
 local function describe_and_forget(thread)
   local reply = describe(thread)
-  if thread.expires and thread.expires <= NOW then wipe() end
+  if thread.expires and thread.expires <= NOW then seldom().wipe() end
   return reply
 end

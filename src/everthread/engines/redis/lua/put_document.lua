@@ -10,5 +10,5 @@ if thread.is_new then
   save(thread)
 end
 call('HSET', DOCS, ARGV[4], revision + 1 .. ' ' .. NOW .. ' ' .. ARGV[5])
-share_expiry(thread)
+seldom().share_expiry(thread)
 return { 0, revision + 1, NOW, thread.is_new and apart(NOW) }

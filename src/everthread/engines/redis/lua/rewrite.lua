@@ -3,11 +3,11 @@
 -- Reply {0, how many were replaced}
 local thread, refusal = load_to_write(false)
 if refusal then return refusal end
-local done = 0
+local tools, done = seldom(), 0
 for at = 4, #ARGV, 3 do
   local seq, old, new = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
-  local index = index_from(thread, seq)
-  if index < thread.count and seq_at(thread, index) == seq and call('LINDEX', LIST, index) == old then
+  local index = tools.index_from(thread, seq)
+  if index < thread.count and tools.seq_at(thread, index) == seq and call('LINDEX', LIST, index) == old then
     call('LSET', LIST, index, new)
     -- Facts are counted from the tail: that is where they are complete, whatever was evicted.
     local back = index - thread.count
