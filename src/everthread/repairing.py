@@ -43,6 +43,9 @@ GRACE = timedelta(hours=1)
 
 Kind = Literal["orphaned-result", "unanswered-call", "undecodable", "count"]
 
+_HEAD = b'{"everthread": "repair", '
+"""How a record in a backup begins."""
+
 _log = logging.getLogger("everthread.repair")
 
 
@@ -116,29 +119,43 @@ async def repair(
 async def undo(store: Store, backup: Path, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Outcome]:
     """Brings back the threads of a backup as they were, but for records that are not JSON: those stay in the backup.
 
-    A thread to which something was written since then is left as it is, and fails with a reason.
+    A thread to which something was written since then is left as it is, and fails with a reason. The backup of a
+    repair that was stopped holds at its end what was not mended any more, perhaps cut off: nothing happens to that.
 
     Raises:
         ConfigurationError: The file is not such a backup.
     """
-    for head, messages in _read_backup(backup):
+    for head, kept in _read_backup(backup):
         key = ThreadKey(head["thread_id"], head["tenant"])
         try:
-            entries = [_entry(await _from_kept(store, key, message)) for message in messages]
-            turn = [_new(entry) for entry in entries if entry is not None]
-            await _replace(
-                store,
-                key,
-                turn,
-                append_id=f"undo {head['repair']}",
-                next_seq=head["next_seq"] + head["count"],
-                expires_after_ms=_time_left(head["expires_ms"], clock() * 1000),
-            )
+            messages = [await _from_kept(store, key, message) for message in kept]
+            yield await _undo(store, key, head, messages, now_ms=clock() * 1000)
         except EverthreadError as error:
             yield Outcome(key, (), "failed", str(error))
-        else:
-            left = len(messages) - len(turn)
-            yield Outcome(key, (), "undone", f"{left} records that are not JSON stay in the backup" if left else "")
+
+
+async def _undo(
+    store: Store, key: ThreadKey, head: Mapping[str, Any], messages: Sequence[Message], *, now_ms: float
+) -> Outcome:
+    entries = [_entry(message) for message in messages]
+    turn = [_new(entry) for entry in entries if entry is not None]
+    try:
+        await _replace(
+            store,
+            key,
+            turn,
+            append_id=f"undo {head['repair']}",
+            next_seq=head["next_seq"] + head["count"],
+            expires_after_ms=_time_left(head["expires_ms"], now_ms),
+        )
+    except ConflictError:
+        # A repair that was stopped before it mended the thread, or an undoing of the run after it.
+        now = [message.payload async for message in read_all(store, key)]
+        if now not in ([message.payload for message in messages], [message.payload for message in turn]):
+            raise
+        return Outcome(key, (), "undone", "it is as it was already")
+    left = len(messages) - len(turn)
+    return Outcome(key, (), "undone", f"{left} records that are not JSON stay in the backup" if left else "")
 
 
 async def _treat(store: Store, thread: Thread, backup: Path | None, now_ms: float) -> Outcome | None:
@@ -339,23 +356,53 @@ def _write_backup(backup: Path, thread: Thread, messages: Sequence[Message], rep
         facts = {"seq": message.seq, "turn": message.turn, "format": message.format, "created_ms": message.created_ms}
         lines.append({**facts, "payload": payload})
     # For its owner alone: conversations are in it. On the disk before anything is changed.
-    descriptor = os.open(backup, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    descriptor = os.open(backup, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "ab") as file:
+        if file.tell() and os.pread(descriptor, 1, file.tell() - 1) != b"\n":
+            # A repair was stopped while it wrote.
+            file.write(b"\n")
+        file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
 
 
 def _read_backup(backup: Path) -> Iterator[tuple[dict[str, Any], list[Message]]]:
+    """The records that are whole. One that is cut off is of a thread that was not changed any more, and is left out."""
+    head: dict[str, Any] | None = None
+    messages: list[Message] = []
     try:
-        with backup.open(encoding="utf-8") as file:
+        with backup.open("rb") as file:
             for line in file:
-                head = cast(dict[str, Any], json.loads(line))
-                if head["everthread"] != "repair":
+                row = _row(line)
+                if row is None:
+                    if file.tell() == len(line) and not line.startswith(_HEAD[: len(line)]):
+                        raise ValueError
+                    head = None
+                elif "everthread" in row:
+                    head, messages = _head(row), []
+                elif head is not None:
+                    messages.append(_from_backup(row))
+                else:
                     raise ValueError
-                yield head, [_from_backup(json.loads(next(file))) for _ in range(head["messages"])]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                if head is not None and len(messages) == head["messages"]:
+                    yield head, messages
+                    head = None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"This backup cannot be read ({type(error).__name__}).") from None
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """What a line holds, or ``None`` where it is cut off."""
+    try:
+        return cast(dict[str, Any], json.loads(line))
+    except ValueError:
+        return None
+
+
+def _head(row: dict[str, Any]) -> dict[str, Any]:
+    if row["everthread"] != "repair":
+        raise ValueError
+    return row
 
 
 def _from_backup(row: dict[str, Any]) -> Message:

@@ -1,0 +1,137 @@
+"""SIGKILL in the middle of what operates a store, and again and again: it ends as one clean run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everthread import open_store
+from everthread.summaries import get_summary
+from everthread.wrappers.encrypted import Encrypted
+from everthread.wrappers.rewrapping import rewrap
+from tests.kills.mortal import JOBS, run_until_done
+from tests.kills.state import LONG, TENANT, break_threads, check_consistency, fill_tenant, seen_of
+from tests.places import empty_place
+from tests.wrappers.sealed_places import KEYRING
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def places(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Two empty stores."""
+    return empty_place(request, request.param), empty_place(request, request.param)
+
+
+async def ends_alike(killed: str, clean: str) -> dict[str, Any]:
+    """Compares two stores, and gives what is in them."""
+    async with open_store(killed) as one, open_store(clean) as other:
+        seen = await seen_of(one)
+        assert seen == await seen_of(other)
+        await check_consistency(one)
+        return seen
+
+
+async def run(job: str, url: str, argument: object = "") -> None:
+    async with open_store(url) as store:
+        await JOBS[job](store, str(argument))
+
+
+async def test_pruning(places: tuple[str, str]) -> None:
+    idle: list[int] = []
+    for url in places:
+        async with open_store(url) as store:
+            idle.append(await fill_tenant(store))
+    killed, clean = places
+    assert run_until_done("prune", killed, lambda _: idle[0], stride=8) > 3
+    await run("prune", clean, idle[1])
+    seen = await ends_alike(killed, clean)
+    assert "acme plain" not in seen
+    assert len(seen["acme long"]["messages"]) <= 3
+
+
+async def test_erasing_a_tenant(places: tuple[str, str], tmp_path: Path) -> None:
+    for url in places:
+        async with open_store(url) as store:
+            await fill_tenant(store)
+    killed, clean = places
+    assert run_until_done("delete-tenant", killed, lambda _: tmp_path / "killed", stride=20) > 3
+    await run("delete-tenant", clean, tmp_path / "clean")
+    seen = await ends_alike(killed, clean)
+    assert {name.split()[0] for name in seen} == {"other"}
+    receipt = [json.loads(line) for line in (tmp_path / "killed").read_text().splitlines()]
+    whole = [json.loads(line) for line in (tmp_path / "clean").read_text().splitlines()]
+    assert receipt[-1]["kind"] == "erased"
+    digests = {line["digest"] for line in receipt if line["kind"] == "thread"}
+    assert digests == {line["digest"] for line in whole if line["kind"] == "thread"}
+
+
+async def test_erasing_an_encrypted_tenant(places: tuple[str, str], tmp_path: Path) -> None:
+    killed, clean = places
+    async with open_store(killed) as inner, open_store(clean) as other:
+        await fill_tenant(Encrypted(inner, KEYRING))
+        assert len(await other.list_threads(TENANT)) == 0
+        await fill_tenant(Encrypted(other, KEYRING))
+    assert run_until_done("shred-tenant", killed, lambda _: tmp_path / "killed", stride=20) > 3
+    await run("shred-tenant", clean, tmp_path / "clean")
+    for url in places:
+        async with open_store(url) as inner:
+            store = Encrypted(inner, KEYRING)
+            assert {name.split()[0] for name in await seen_of(store)} == {"other"}
+            assert not await store.keys.destroy(TENANT), "its keys are gone already"
+            await check_consistency(inner)
+
+
+async def test_rewrapping(places: tuple[str, str]) -> None:
+    for url in places:
+        async with open_store(url) as store:
+            await fill_tenant(store)
+    killed, clean = places
+    assert run_until_done("rewrap", killed, stride=20) > 3
+    await run("rewrap", clean)
+    async with open_store(killed) as one, open_store(clean) as other:
+        found = [await seen_of(Encrypted(inner, KEYRING), TENANT) for inner in (one, other)]
+        assert found[0] == found[1]
+        assert (await rewrap(Encrypted(one, KEYRING), TENANT)).records == 0
+        await check_consistency(one)
+
+
+async def test_summarising(places: tuple[str, str]) -> None:
+    for url in places:
+        async with open_store(url) as store:
+            await fill_tenant(store)
+    killed, clean = places
+    assert run_until_done("summarize", killed, stride=8) > 3
+    await run("summarize", clean)
+    seen = await ends_alike(killed, clean)
+    assert len(seen["acme long"]["documents"]) == 1
+    async with open_store(killed) as store:
+        assert await get_summary(store, LONG) is not None
+
+
+async def test_repairing_and_taking_it_back(places: tuple[str, str], tmp_path: Path) -> None:
+    killed, clean = places
+    for url in places:
+        async with open_store(url) as store:
+            await break_threads(store)
+            before = payloads(await seen_of(store))
+    backups: list[Path] = []
+
+    def backup(number: int) -> Path:
+        backups.append(tmp_path / f"backup {number}")
+        return backups[-1]
+
+    assert run_until_done("repair", killed, backup, stride=4) > 3
+    await run("repair", clean, tmp_path / "clean")
+    assert payloads(await ends_alike(killed, clean)) != before
+    for each in reversed([each for each in backups if each.exists()]):
+        run_until_done("undo", killed, lambda _, each=each: each, stride=5)
+    async with open_store(killed) as store:
+        assert payloads(await seen_of(store)) == before
+        await check_consistency(store)
+
+
+def payloads(seen: dict[str, Any]) -> dict[str, list[bytes]]:
+    """What was said in each thread of the tenant."""
+    return {name: [message[-1] for message in thread["messages"]] for name, thread in seen.items()}
