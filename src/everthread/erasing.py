@@ -18,6 +18,10 @@ from everthread.threads import find_threads
 
 RECEIPT_VERSION = 1
 
+_BEGINNING = b'{"kind":"'
+_LONGEST_LINE = 8192
+"""Longer than any line of a receipt, whatever the names in it."""
+
 
 class ErasedThread(msgspec.Struct, frozen=True, tag="thread", tag_field="kind"):
     """A line of the receipt: one thread as it was just before.
@@ -91,6 +95,7 @@ async def erase_tenant(
     """
     began, digest, sums = clock(), sha256(), Sums()
     with receipt.open("ab") as file:
+        _end_last_line(receipt, file)
         async for thread in find_threads(store, tenant):
             line = await _look_at(store, thread)
             encoded = msgspec.json.encode(line) + b"\n"
@@ -108,6 +113,19 @@ async def erase_tenant(
     if left:
         raise ConflictError(f"Tenant {tenant!r} has {left} threads that were begun meanwhile: erase it again.", left)
     return erased
+
+
+def _end_last_line(receipt: Path, file: IO[bytes]) -> None:
+    """Takes away a line that an erasure began when it was stopped; nothing was deleted yet then, or all of it."""
+    with receipt.open("rb") as written:
+        size = written.seek(0, os.SEEK_END)
+        written.seek(max(size - _LONGEST_LINE, 0))
+        rest = written.read().rpartition(b"\n")[2]
+    if rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest):
+        file.truncate(size - len(rest))
+    else:
+        # Not a line of a receipt: it is somebody's, and stays.
+        file.write(b"\n")
 
 
 def _on_disk(file: IO[bytes]) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from everthread import open_store
+from everthread.erasing import erase_tenant
 from everthread.summaries import get_summary
 from everthread.wrappers.encrypted import Encrypted
 from everthread.wrappers.rewrapping import rewrap
 from tests.kills.mortal import JOBS, run_until_done
 from tests.kills.state import LONG, TENANT, break_threads, check_consistency, fill_tenant, seen_of
 from tests.places import empty_place
+from tests.transfer.conversations import turn
 from tests.wrappers.sealed_places import KEYRING
 
 
@@ -135,3 +137,25 @@ async def test_repairing_and_taking_it_back(places: tuple[str, str], tmp_path: P
 def payloads(seen: dict[str, Any]) -> dict[str, list[bytes]]:
     """What was said in each thread of the tenant."""
     return {name: [message[-1] for message in thread["messages"]] for name, thread in seen.items()}
+
+
+@pytest.mark.parametrize("kept", [b"", b'{"kind":"thread","messages":1}\n', b"not a receipt\n"])
+@pytest.mark.parametrize("cut", [b"", b"{", b'{"kind":"', b'{"kind":"erased","tenant":"ac'])
+async def test_a_receipt_whose_last_line_was_cut_off_goes_on_in_whole_lines(
+    tmp_path: Path, kept: bytes, cut: bytes
+) -> None:
+    (tmp_path / "receipt").write_bytes(kept + cut)
+    async with open_store("memory:") as store:
+        await store.append(LONG, turn(0))
+        await erase_tenant(store, TENANT, tmp_path / "receipt")
+    receipt = (tmp_path / "receipt").read_bytes()
+    assert receipt.startswith(kept)
+    lines = receipt.removeprefix(kept).splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["thread", "erased"]
+
+
+async def test_a_file_that_is_no_receipt_keeps_its_last_line(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_bytes(b"one\ntwo")
+    async with open_store("memory:") as store:
+        await erase_tenant(store, TENANT, tmp_path / "notes")
+    assert (tmp_path / "notes").read_bytes().startswith(b'one\ntwo\n{"kind":"erased"')
