@@ -6,42 +6,11 @@ It gets SIGKILL ``LATER`` microseconds after it began its call number ``CALLS`` 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from everthread import open_store
 from everthread.transfer import copy_threads, export_threads, import_threads
-from everthread.wrappers._forwarding import ABILITIES, ForwardingStore
-
-T = TypeVar("T")
-
-
-class MortalStore(ForwardingStore):
-    """A store whose process ends with one of its calls."""
-
-    carries = ABILITIES
-    calls = 0
-    last = 0
-    later = 0.0
-
-    async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
-        MortalStore.calls += 1
-        if MortalStore.calls == MortalStore.last:
-            if MortalStore.later:
-                threading.Thread(target=_die, args=(MortalStore.later,), daemon=True).start()
-            else:
-                _die(0)
-        return await proceed()
-
-
-def _die(later: float) -> None:
-    time.sleep(later)
-    os.kill(os.getpid(), signal.SIGKILL)
+from tests.kills.mortal import MortalStore
 
 
 async def main(how: str, source: str, target: str) -> None:
