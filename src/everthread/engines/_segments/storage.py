@@ -9,7 +9,7 @@ import msgspec
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An object's bytes, and the tag that changes with every write to it."""
+    """An object's bytes, and the tag that changes with every write of other bytes."""
 
     data: bytes
     tag: str
