@@ -37,7 +37,7 @@ async def test_it_summarises_and_show_shows_the_summary_or_all(places: Any, tmp_
     await fill(url, "I am Ana", "I like Rome", "And now?")
     with scripted_openai("Ana likes Rome.\x1b[2J") as model:
         run = command(tmp_path, "summarize", "trip", "-s", url, "--keep-turns", "1", OPENAI_BASE_URL=model.url)
-    assert (run.returncode, run.stdout) == (0, "trip: the 4 messages before position 4 are summarised.\n")
+    assert (run.returncode, run.stdout) == (0, "trip: summarised the 4 messages before position 4.\n")
     short = command(tmp_path, "show", "trip", "-s", url).stdout
     assert "Ana likes Rome." in short
     assert "\x1b" not in short

@@ -211,7 +211,7 @@ def test_in_a_terminal_what_destroys_shows_it_and_asks(answer: str, left: int, t
     seed(url, "trip")
     with Tty("trip", "--store", url, home=tmp_path, program=(PROGRAM, "undo")) as terminal:
         terminal.expect("answer 1")
-        terminal.expect(r"Drop these 4 messages of trip\?.*:")
+        terminal.expect(r"Drop 4 messages of trip\?.*:")
         terminal.type(f"{answer}\r")
         assert terminal.exit_status() == (0 if answer == "y" else EXIT_FAILED)
     assert len(on(url, lambda store: kept(store))) == left
@@ -343,6 +343,19 @@ def test_help_of_each_command_has_examples(command: str) -> None:
     assert f"everthread {command}" in result.stdout.partition("Examples:")[2]
 
 
+def test_the_list_of_commands_cuts_no_sentence_short() -> None:
+    listed = run("--help").stdout.partition("Commands:")[2].partition("Examples:")[0].strip().splitlines()
+    assert len(listed) == len(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+def test_one_of_a_thing_is_not_many(url: str) -> None:
+    on(url, lambda store: store.append(KEY, [said("user", "x")]))
+    assert run("fork", "trip", store=url).stdout == "trip-fork-1 holds the 1 message before position 1\n"
+    assert run("undo", "trip", "--yes", store=url).stdout == "Dropped 1 message\n"
+    assert run("delete", "trip", "--dry-run", store=url).stdout == "trip would be deleted, with 0 messages\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_script_of_each_shell_names_the_program(shell: str) -> None:
     assert "_EVERTHREAD_COMPLETE" in run("completion", shell).stdout
@@ -355,6 +368,9 @@ def test_commands_and_named_stores_are_completed(tmp_path: Path) -> None:
         ("everthread undo", "1", ["undo"]),
         ("everthread threads @", "2", ["@prod", "@test"]),
         ("everthread show --store @p", "3", ["@prod"]),
+        ("everthread show @p", "2", ["@prod"]),
+        ("everthread delete trip @t", "3", ["@test"]),
+        ("everthread config remove @", "3", ["@prod", "@test"]),
     ):
         run = piped(
             "",
@@ -366,3 +382,26 @@ def test_commands_and_named_stores_are_completed(tmp_path: Path) -> None:
             EVERTHREAD_CONFIG=str(config),
         )
         assert [line.removeprefix("plain,") for line in run.stdout.split()] == wanted
+
+
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ("show @p", "show @prod "),
+        ("threads --store @t", "@test "),
+        ("threads --old", "--older-than "),
+        ("und", "undo "),
+    ],
+    ids=["argument", "option's value", "option", "command"],
+)
+def test_bash_completes_what_was_typed(typed: str, becomes: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[stores.prod]\nurl = "memory:"\n[stores.test]\nurl = "memory:"\n')
+    path = f"{Path(PROGRAM).parent}:/usr/bin:/bin"
+    shell = ("/bin/bash", "--norc", "--noprofile", "-i")
+    with Tty(home=tmp_path, program=shell, PATH=path, PS1="ready> ", EVERTHREAD_CONFIG=str(config)) as terminal:
+        terminal.expect("ready> ")
+        terminal.type('eval "$(everthread completion bash)"\r')
+        terminal.expect(r"bash\)\"[^>]*ready> ")
+        terminal.type(f"everthread {typed}\t")
+        terminal.expect(re.escape(becomes))

@@ -20,6 +20,7 @@ from everthread.cli.common import find_place
 from everthread.cli.durations import LONGEST, duration_of, in_words
 from everthread.cli.group import everthread
 from everthread.cli.named_stores import NamedStore, NamedStores, as_toml, check_name, load, save
+from tests.cli.driving import PROGRAM, Tty
 
 
 @pytest.fixture
@@ -53,6 +54,13 @@ def test_a_store_is_named_used_shown_and_forgotten(config: Path, tmp_path: Path)
     assert result.exit_code == 1
     assert "no store @home" in result.stderr
     assert (tmp_path / "a.db").exists()
+
+
+def test_where_no_store_is_named_a_terminal_shows_no_empty_table(tmp_path: Path) -> None:
+    with Tty(home=tmp_path, program=(PROGRAM, "config", "show")) as terminal:
+        assert terminal.exit_status() == 0
+        assert "No stores are named yet" in terminal.raw
+        assert "secret from" not in terminal.raw
 
 
 @pytest.mark.usefixtures("config")

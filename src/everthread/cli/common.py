@@ -5,7 +5,7 @@ Nothing heavy is imported at the top: ``--help`` loads every command, and each c
 A command is written so::
 
     @store_command(epilog=EXAMPLES)
-    @click.argument("thread_id", metavar="THREAD")
+    @thread_argument
     @json_option
     def rename(place: Place, thread_id: str, as_json: bool) -> None:
         output = Output(as_json=as_json)
@@ -133,7 +133,12 @@ def complete_store(ctx: click.Context, what: click.Command | click.Parameter, in
 
     if not incomplete.startswith("@"):
         return []
-    return [CompletionItem(f"@{name}") for name in sorted(load().stores) if f"@{name}".startswith(incomplete)]
+    try:
+        known = load().stores
+    except EverthreadError:
+        # The command itself will say what is wrong with the file; a Tab must not.
+        return []
+    return [CompletionItem(f"@{name}") for name in sorted(known) if f"@{name}".startswith(incomplete)]
 
 
 def store_command(name: str | None = None, *, epilog: str = "") -> Callable[[Callable[..., None]], click.Command]:
@@ -164,6 +169,7 @@ store_option = click.option(
     help="The store, or @NAME from the configuration. Default: EVERTHREAD_STORE, else REDIS_URL, else SQLite in your "
     "data folder. @NAME alone does too.",
 )
+thread_argument = click.argument("thread_id", metavar="THREAD", shell_complete=complete_store)
 tenant_option = click.option("--tenant", "tenant_option", metavar="NAME", help="Whose threads. Default: the default's.")
 names_option = click.option(
     "--threads",
@@ -277,6 +283,11 @@ def exit_status(error: EverthreadError) -> int:
     return EXIT_UNAVAILABLE if isinstance(error, StoreUnavailableError) else EXIT_FAILED
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: ``1 message``, ``2,000 messages``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Asks before something is destroyed; ends the command unless the answer is yes.
 
@@ -329,7 +340,9 @@ class Output:
             for _, value in rows:
                 self._write_json(value)
         elif self._out.is_terminal:
-            self._table(columns, [cells for cells, _ in rows])
+            cells = [row for row, _ in rows]
+            if cells:
+                self._table(columns, cells)
         else:
             for cells, _ in rows:
                 click.echo("\t".join(_flat(cell) for cell in cells))

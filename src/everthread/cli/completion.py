@@ -21,4 +21,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
+    if shell == "bash":
+        # Otherwise bash takes @prod for two words, as in an address, and never asks what @pr may become.
+        click.echo("COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}")
     click.echo(kind(ctx.find_root().command, {}, "everthread", "_EVERTHREAD_COMPLETE").source())

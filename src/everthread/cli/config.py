@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from everthread.cli import named_stores
-from everthread.cli.common import Age, Output, json_option
+from everthread.cli.common import Age, Output, complete_store, counted, json_option
 from everthread.cli.durations import in_words
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def path() -> None:
 
 
 @config.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_store)
 @json_option
 def show(name: str | None, as_json: bool) -> None:
     """Show the named stores, without secrets."""
@@ -117,7 +117,7 @@ def add(
 
 
 @config.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_store)
 def remove(name: str) -> None:
     """Forget a store's name. The store itself stays as it is."""
     name = name.removeprefix("@")
@@ -148,7 +148,7 @@ def _secret(store: NamedStore) -> str:
 
 
 def _keeps(store: NamedStore) -> str:
-    messages = "" if store.max_messages is None else f"{store.max_messages:,} messages"
+    messages = "" if store.max_messages is None else counted(store.max_messages, "message")
     return ", ".join(filter(None, (messages, store.expire_after)))
 
 

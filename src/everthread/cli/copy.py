@@ -57,7 +57,10 @@ def copy(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Copy threads from STORE_A into STORE_B, each a URL or @NAME."""
+    """Copy threads from one store into another.
+
+    STORE_A and STORE_B are each a URL or @NAME.
+    """
     from everthread.cli.transferring import carry_out
     from everthread.transfer import copy_threads
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, Output, Place, confirm, destructive_command, run
+from everthread.cli.common import (
+    EXIT_FAILED,
+    EXIT_NOT_FOUND,
+    Output,
+    Place,
+    complete_store,
+    confirm,
+    counted,
+    destructive_command,
+    run,
+)
 from everthread.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -27,7 +37,7 @@ is 3. A thread to which somebody writes while you are asked is kept (status 1).
 
 
 @destructive_command(epilog=EXAMPLES)
-@click.argument("thread_ids", metavar="THREAD...", nargs=-1, required=True)
+@click.argument("thread_ids", metavar="THREAD...", nargs=-1, required=True, shell_complete=complete_store)
 def delete(*, place: Place, thread_ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
     """Forget threads, with all that belongs to them, for good."""
     output = Output(as_json=as_json)
@@ -36,7 +46,8 @@ def delete(*, place: Place, thread_ids: tuple[str, ...], yes: bool, dry_run: boo
     kept: frozenset[ThreadKey] = frozenset()
     if found and not dry_run:
         messages = sum(thread.count for thread in found.values())
-        confirm(f"Delete {len(found):,} of {len(keys):,} named threads, with {messages:,} messages?", yes=yes)
+        named = f"{len(found):,} of {counted(len(keys), 'named thread')}"
+        confirm(f"Delete {named}, with {counted(messages, 'message')}?", yes=yes)
         kept = run(lambda store: _delete(store, found, as_shown=not yes), place)
     for key in keys:
         _report(key, found.get(key), output, dry_run=dry_run, is_kept=key in kept)
@@ -71,5 +82,5 @@ def _report(key: ThreadKey, thread: Thread | None, output: Output, *, dry_run: b
     elif is_kept:
         told = "is kept: somebody wrote to it meanwhile"
     else:
-        told = f"{'would be' if dry_run else 'is'} deleted, with {count:,} messages"
+        told = f"{'would be' if dry_run else 'is'} deleted, with {counted(count, 'message')}"
     output.result(f"{key.thread_id} {told}", value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import Output, Place, confirm, destructive_command, progress, run
+from everthread.cli.common import Output, Place, complete_store, confirm, counted, destructive_command, progress, run
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -31,16 +31,16 @@ command again. An existing file is added to.
 
 
 @destructive_command(epilog=EXAMPLES)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_store)
 @click.option("--receipt", type=click.Path(dir_okay=False, path_type=Path), help="Where. Default: a new file here.")
 def delete_tenant(*, place: Place, name: str, receipt: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Erase all threads of a tenant, for good, and write a receipt."""
+    """Erase a tenant for good, and write a receipt."""
     if not name or place.tenant not in {"", name}:
         # An unset shell variable must not erase the default tenant.
         raise click.UsageError("Name one tenant, and the same as in --tenant if that is given.")
     output = Output(as_json=as_json)
     found = run(lambda store: _count(store, name), place)
-    told = f"{found.threads:,} threads of tenant {name}, with {found.messages:,} messages ({found.size:,} bytes)"
+    told = _in_words(name, found.threads, found.messages, found.size)
     if dry_run:
         output.result(f"Would erase {told}", {"tenant": name, "dry_run": True, **msgspec.to_builtins(found)})
         return
@@ -48,8 +48,12 @@ def delete_tenant(*, place: Place, name: str, receipt: Path | None, yes: bool, d
     path = receipt or Path(f"everthread-receipt-{datetime.now().astimezone():%Y%m%dT%H%M%S}.jsonl")
     erased = run(lambda store: _erase(store, name, path, found), place)
     sums = erased.sums
-    done = f"{sums.threads:,} threads of tenant {name}, with {sums.messages:,} messages ({sums.size:,} bytes)"
+    done = _in_words(name, sums.threads, sums.messages, sums.size)
     output.result(f"Erased {done}. Receipt: {path}", {**msgspec.to_builtins(erased), "receipt": str(path)})
+
+
+def _in_words(tenant: str, threads: int, messages: int, size: int) -> str:
+    return f"{counted(threads, 'thread')} of tenant {tenant}, with {counted(messages, 'message')} ({size:,} bytes)"
 
 
 async def _count(store: Store, tenant: str) -> Usage:

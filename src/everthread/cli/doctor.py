@@ -67,7 +67,10 @@ def doctor(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Examine a store: server, encryption, rights, schema, durability, latency, clock; and mend threads."""
+    """Examine a store, and mend its threads.
+
+    It looks at server, encryption, rights, schema, durability, latency and clock.
+    """
     output = Output(as_json=as_json)
     if repair or undo is not None:
         from everthread.cli import mending

@@ -39,15 +39,18 @@ def check_keyring(text: str) -> None:
 
 
 def open_with_keys(url: str, keyring: str) -> Store:
-    """The store of a URL, encrypted with the keys that ``keyring`` names, if it names any."""
+    """The store of a URL, encrypted with the keys that ``keyring`` names; if it names none, guarded against that."""
+    from everthread.cli.without_keys import WithoutKeys
     from everthread.opening import open_store
 
     store = open_store(url)
-    return with_keys(store, keyring) if keyring else store
+    return with_keys(store, keyring) if keyring else WithoutKeys(store)
 
 
 def with_keys(store: Store, keyring: str, *, accept_plain: bool = False) -> Encrypted:
     """The store, encrypted with the keys that ``keyring`` names."""
+    from everthread.cli.without_keys import WithoutKeys
     from everthread.wrappers.encrypted import Encrypted
 
+    store = store.bare if isinstance(store, WithoutKeys) else store
     return Encrypted(store, keyring_of(keyring), accept_plain=accept_plain)

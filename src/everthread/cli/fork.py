@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import Output, Place, dry_run_option, json_option, run, store_command
+from everthread.cli.common import (
+    Output,
+    Place,
+    counted,
+    dry_run_option,
+    json_option,
+    run,
+    store_command,
+    thread_argument,
+)
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -26,7 +35,7 @@ interruption, the same command finishes the same fork.
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="THREAD")
+@thread_argument
 @click.option("--at", type=click.IntRange(min=0), metavar="POSITION", help="Copy what is before. Default: all.")
 @click.option("--as", "new_id", metavar="ID", help="The new thread's id. Default: THREAD-fork-POSITION.")
 @dry_run_option
@@ -39,7 +48,7 @@ def fork(*, place: Place, thread_id: str, at: int | None, new_id: str | None, dr
     done = "would hold" if dry_run else "holds"
     value = {"thread_id": name, "source": thread_id, "stop": forked.stop, "messages": forked.messages}
     output.result(
-        f"{name} {done} the {forked.messages:,} messages before position {forked.stop}",
+        f"{name} {done} the {counted(forked.messages, 'message')} before position {forked.stop}",
         {**value, "resumed": forked.resumed, "dry_run": dry_run},
     )
 

@@ -59,7 +59,10 @@ def import_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put the threads of SOURCE, a file, folder or Redis URL, into the store."""
+    """Put the threads of SOURCE into the store.
+
+    SOURCE is a file, a folder or a Redis URL.
+    """
     if (kind is None or not kind.endswith(("-redis", "-lists"))) and prefix is not None:
         raise click.UsageError("--prefix goes with --from redis-lists, agent-framework-redis or langchain-redis.")
     if kind != "agent-framework-redis" and scope is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from everthread.cli.common import EXIT_FAILED, Age, Output, Place, confirm, destructive_command, progress, run
+from everthread.cli.common import EXIT_FAILED, Age, Output, Place, confirm, counted, destructive_command, progress, run
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -67,7 +67,10 @@ def prune(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Keep a tenant's threads small: by messages, size, age and idleness."""
+    """Forget what is old, idle or too much, in all threads.
+
+    Of one tenant: by messages, size, age and idleness.
+    """
     if (max_messages, max_size, max_age, max_idle) == (None, None, None, None):
         raise click.UsageError("Say what may go: --max-messages, --max-size, --max-age, --max-idle.")
     from everthread.pruning import PrunePolicy
@@ -131,10 +134,11 @@ class _Report:
         self._print_rows()
         totals = self._totals
         done = "Would free" if self.dry_run else "Freed"
+        freed = f"{counted(totals['messages'], 'message')} ({file_size(totals['size'])})"
         busy = f" {totals['busy']:,} left for the next run." if totals["busy"] else ""
         self._output.result(
-            f"{done} {totals['messages']:,} messages ({file_size(totals['size'])}): {totals['shortened']:,} of "
-            f"{totals['threads']:,} threads shortened, {totals['deleted']:,} deleted.{busy}",
+            f"{done} {freed}: {totals['shortened']:,} of {counted(totals['threads'], 'thread')} shortened, "
+            f"{totals['deleted']:,} deleted.{busy}",
             {"dry_run": self.dry_run, **totals},
         )
         if totals["failed"]:

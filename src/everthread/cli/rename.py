@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from everthread.cli.common import Output, Place, json_option, run, store_command
+from everthread.cli.common import Output, Place, json_option, run, store_command, thread_argument
 
 EXAMPLES = """\b
 Examples:
@@ -14,7 +14,7 @@ Examples:
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="THREAD")
+@thread_argument
 @click.argument("title")
 @json_option
 def rename(*, place: Place, thread_id: str, title: str, as_json: bool) -> None:

@@ -222,7 +222,7 @@ def retention_words(thread: Thread, now: datetime) -> str:
     elif own.max_messages is None:
         kept = "all messages"
     else:
-        kept = f"its newest {own.max_messages:,} messages"
+        kept = f"its newest {own.max_messages:,} message{'' if own.max_messages == 1 else 's'}"
     if when is None:
         return kept
     after = f" {in_words(own.expire_after)} after its last activity," if own and own.expire_after else ""

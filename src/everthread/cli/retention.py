@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from everthread.cli.common import Age, Output, Place, confirm, json_option, run, store_command, yes_option
+from everthread.cli.common import (
+    Age,
+    Output,
+    Place,
+    confirm,
+    json_option,
+    run,
+    store_command,
+    thread_argument,
+    yes_option,
+)
 from everthread.model import Retention
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ forgotten at once is so only after a question, or with --yes.
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="THREAD")
+@thread_argument
 @click.option("--max-messages", type=click.IntRange(min=0), metavar="N", help="Keep at most its newest N messages.")
 @click.option("--expire-after", type=Age(), metavar="AGE", help="Forget it without activity for so long: 24h, 90d.")
 @click.option("--keep-all", is_flag=True, help="Keep everything, for good.")
@@ -50,7 +60,7 @@ def retention(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Set how much of a thread is kept and for how long, or print it."""
+    """Set how much of a thread is kept, and how long."""
     has_limits = max_messages is not None or expire_after is not None
     if sum((has_limits, keep_all, inherit)) > 1:
         raise click.UsageError("Give limits, or --keep-all, or --inherit.")

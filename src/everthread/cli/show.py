@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import Output, Place, run, store_command
+from everthread.cli.common import Output, Place, counted, run, store_command, thread_argument
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -34,7 +34,7 @@ READ_AT_ONCE = 1000
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="THREAD")
+@thread_argument
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N messages.")
 @click.option("--all", "everything", is_flag=True, help="Also the messages that a summary covers.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with each new message, whoever writes it; Ctrl-C ends it.")
@@ -84,7 +84,7 @@ async def _show_summary(store: Store, thread: Thread, output: Output) -> int:
     summary = await get_summary(store, thread.key)
     if summary is None:
         return thread.head_seq
-    output.show(f"summary of {summary.messages:,} messages (--all shows those that are kept)")
+    output.show(f"summary of {counted(summary.messages, 'message')} (--all shows those that are kept)")
     output.show(*(f"  {line}" for text in content_lines(View(text=summary.text)) for line in text.split("\n")), "")
     return max(summary.stop, thread.head_seq)
 

@@ -15,6 +15,8 @@ from everthread.cli.common import (
     CommandFailed,
     Output,
     Place,
+    complete_store,
+    counted,
     dry_run_option,
     json_option,
     progress,
@@ -60,7 +62,7 @@ The model:
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="[THREAD]", required=False)
+@click.argument("thread_id", metavar="[THREAD]", required=False, shell_complete=complete_store)
 @click.option("--all", "is_all", is_flag=True, help="All threads of the tenant.")
 @click.option("--idle", type=Age(), metavar="AGE", help="The threads without activity for so long: 24h, 7d.")
 @click.option("--longer-than", type=click.IntRange(min=0), metavar="N", help="The threads with more than N messages.")
@@ -90,7 +92,10 @@ def summarize(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Summarise the older turns of a thread, or of many; their messages stay."""
+    """Summarise older turns; the messages stay.
+
+    Of one thread, or of many.
+    """
     is_many = is_all or idle is not None or longer_than is not None
     if is_many == (thread_id is not None):
         raise click.UsageError("Name one thread, or say which ones: --all, --idle, --longer-than.")
@@ -131,7 +136,7 @@ def told_plan(key: ThreadKey, plan: SummaryPlan) -> tuple[str, dict[str, object]
     """What would be summarised, as a sentence and as an object."""
     positions = f"positions {plan.start:,} to {plan.stop - 1:,} (about {plan.tokens:,} tokens)"
     return (
-        f"{key.thread_id}: {plan.messages:,} messages at {positions} would be summarised.",
+        f"{key.thread_id}: would summarise {counted(plan.messages, 'message')} at {positions}.",
         {"thread_id": key.thread_id, "dry_run": True, **msgspec.structs.asdict(plan)},
     )
 
@@ -190,6 +195,6 @@ def told_summary(key: ThreadKey, summary: Summary) -> tuple[str, dict[str, objec
     """What was summarised, as a sentence and as an object; without its text."""
     covered = {"start": summary.start, "stop": summary.stop, "messages": summary.messages}
     return (
-        f"{key.thread_id}: the {summary.messages:,} messages before position {summary.stop:,} are summarised.",
+        f"{key.thread_id}: summarised the {counted(summary.messages, 'message')} before position {summary.stop:,}.",
         {"thread_id": key.thread_id, "dry_run": False, **covered},
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import EXIT_FAILED, CommandFailed, Output, progress
+from everthread.cli.common import EXIT_FAILED, CommandFailed, Output, counted, progress
 from everthread.cli.rendering import one_line
 from everthread.cli.summarize import told_plan, told_summary
 from everthread.errors import EverthreadError
@@ -41,8 +41,8 @@ class ManySummaries:
         await self._go_over(plan_summaries(store, self._policy, self._tenant, only=self._only), "Looking")
         totals = self._totals
         self._output.result(
-            f"Would summarise {totals['messages']:,} messages (about {totals['tokens']:,} tokens) of "
-            f"{totals['summarised']:,} of {totals['threads']:,} threads.",
+            f"Would summarise {counted(totals['messages'], 'message')} (about {totals['tokens']:,} tokens) of "
+            f"{totals['summarised']:,} of {counted(totals['threads'], 'thread')}.",
             {"dry_run": True, **totals},
         )
 
@@ -63,7 +63,7 @@ class ManySummaries:
             await model.close()
         done = {name: self._totals[name] for name in ("threads", "summarised", "failed")}
         self._output.result(
-            f"Summarised {done['summarised']:,} of {done['threads']:,} threads; {done['failed']:,} failed.",
+            f"Summarised {done['summarised']:,} of {counted(done['threads'], 'thread')}; {done['failed']:,} failed.",
             {"dry_run": False, **done},
         )
 

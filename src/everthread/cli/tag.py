@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import Output, Place, Tag, json_option, run, store_command
+from everthread.cli.common import Output, Place, Tag, json_option, run, store_command, thread_argument
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -23,14 +23,14 @@ Examples:
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="THREAD")
+@thread_argument
 @click.argument("tags", type=Tag(), nargs=-1, metavar="[KEY=TEXT | KEY:=JSON]...")
 @click.option("--remove", "removed", multiple=True, metavar="KEY", help="Take this key away. Repeatable.")
 @json_option
 def tag(
     *, place: Place, thread_id: str, tags: tuple[tuple[str, object], ...], removed: tuple[str, ...], as_json: bool
 ) -> None:
-    """Change some of a thread's metadata, and print what it is then."""
+    """Change some of a thread's metadata, and print it."""
     output = Output(as_json=as_json)
     thread = run(lambda store: _tag(store, place.key(thread_id), dict(tags), removed), place)
     if as_json:

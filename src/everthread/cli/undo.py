@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import Output, Place, confirm, destructive_command, run
+from everthread.cli.common import Output, Place, confirm, counted, destructive_command, run, thread_argument
 from everthread.errors import ConflictError
 from everthread.model import Message
 
@@ -30,7 +30,7 @@ MOST_SHOWN = 20
 
 
 @destructive_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="THREAD")
+@thread_argument
 @click.option("--turns", "-n", type=click.IntRange(min=1), default=1, show_default=True, help="How many.")
 def undo(*, place: Place, thread_id: str, turns: int, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Drop the last turns of a thread, for good."""
@@ -39,14 +39,15 @@ def undo(*, place: Place, thread_id: str, turns: int, yes: bool, dry_run: bool, 
     tail = run(lambda store: _find(store, key, turns), place)
     value: dict[str, object] = {"thread_id": thread_id, "stop": tail.stop}
     if dry_run or not tail.count:
-        output.result(f"{tail.count:,} messages would be dropped", {**value, "removed": 0, "would_remove": tail.count})
+        value |= {"removed": 0, "would_remove": tail.count}
+        output.result(f"{counted(tail.count, 'message')} would be dropped", value)
         _show(tail, output)
         return
     if not yes:
         _show(tail, output)
-    confirm(f"Drop these {tail.count:,} messages of {thread_id}?", yes=yes)
+    confirm(f"Drop {counted(tail.count, 'message')} of {thread_id}?", yes=yes)
     removed = run(lambda store: _drop(store, key, tail), place)
-    output.result(f"{removed:,} messages were dropped", {**value, "removed": removed})
+    output.result(f"Dropped {counted(removed, 'message')}", {**value, "removed": removed})
 
 
 class _Tail(msgspec.Struct, frozen=True):

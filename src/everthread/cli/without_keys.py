@@ -1,0 +1,85 @@
+"""What a command opens when it was given no keys: in an encrypted store nothing is written that its keys do not seal.
+
+A title or a message in plain text would be refused by everyone who opens the store with its keys, and would show what
+encryption is there to hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, Unpack
+
+import click
+
+from everthread._arguments import KEYS_TENANT, SEALED, is_sealed
+from everthread.cli.encryption import VARIABLE
+from everthread.codec import encode
+from everthread.contract import Store
+from everthread.errors import EncryptionKeyError
+from everthread.model import Appended, Document, MessagePage, NewMessage, Rewrite, Thread, ThreadKey
+from everthread.wrappers import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
+
+T = TypeVar("T")
+
+_WHERE = f"{VARIABLE}=file:PATH or env:NAME says where its keys are."
+
+
+class WithoutKeys(ForwardingStore):
+    """A store that may be encrypted; that is looked up before the first write of plain text.
+
+    Where what is read turns out to be sealed, closing says so on standard error.
+    """
+
+    carries = ABILITIES
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self._is_encrypted: bool | None = None
+        self._has_seen_sealed = False
+
+    @property
+    def bare(self) -> Store:
+        """The store itself, for who has keys."""
+        return self._inner
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._has_seen_sealed:
+            click.echo(f"This store is encrypted. {_WHERE}", err=True)
+
+    async def append(
+        self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
+    ) -> Appended:
+        await self._check([message.payload for message in messages], title=options.get("default_title"))
+        return await super().append(key, messages, **options)
+
+    async def update_thread(self, key: ThreadKey, **changes: Unpack[ThreadChanges]) -> Thread:
+        metadata = changes.get("metadata")
+        await self._check([] if metadata is None else [encode(dict(metadata))], title=changes.get("title"))
+        return await super().update_thread(key, **changes)
+
+    async def put_document(
+        self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
+    ) -> Document:
+        if key.tenant != KEYS_TENANT:
+            await self._check([value])
+        return await super().put_document(key, name, value, expected_revision=expected_revision)
+
+    async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
+        await self._check([change.new for change in changes])
+        return await super().rewrite(key, changes)
+
+    async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
+        result = await proceed()
+        if isinstance(result, MessagePage) and any(is_sealed(message.payload) for message in result):
+            self._has_seen_sealed = True
+        return result
+
+    async def _check(self, values: Sequence[bytes], *, title: str | None = None) -> None:
+        is_plain = title is not None and not title.startswith(SEALED)
+        if not is_plain and all(map(is_sealed, values)):
+            return
+        if self._is_encrypted is None:
+            self._is_encrypted = len(await self._inner.list_threads(KEYS_TENANT, limit=1)) > 0
+        if self._is_encrypted:
+            raise EncryptionKeyError(f"This store is encrypted: nothing is written to it without its keys. {_WHERE}")
