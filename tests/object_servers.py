@@ -260,7 +260,8 @@ class Answering:
 
 
 COSMOS = "@vercel/cosmosdb-server@1.0.1"
-# It answers 500, not 404, where an item is not there: it reads a field of what it did not find.
+# It answers 500, not 404, where an item is not there: it reads a field of what it did not find. And it ends each
+# connection after one request, which the service does not.
 _COSMOS_MENDED = """
 const handler = require(COSMOS_SERVER + "/lib/handler/read-document.js");
 const read = handler.default;
@@ -273,6 +274,11 @@ handler.default = async (account, request, response, parameters) => {
     return { code: "NotFound", message: "There is no such item." };
   }
 };
+const servers = require(COSMOS_SERVER + "/lib/index.js");
+for (const make of ["createHttpServer", "createHttpsServer"]) {
+  const made = servers[make];
+  servers[make] = (options) => made({ ...options, keepAlive: true });
+}
 """
 COSMOS_KEY = base64.b64encode(b"any key will do").decode()
 
