@@ -17,7 +17,7 @@ from everthread.cli.common import (
     store_command,
     yes_option,
 )
-from everthread.cli.encryption import open_with_keys
+from everthread.cli.encryption import with_keys
 
 if TYPE_CHECKING:
     from everthread.model import Fact
@@ -93,8 +93,10 @@ def doctor(
 
 async def _examine(place: Place, output: Output, *, write: bool) -> list[Fact]:
     from everthread.doctor import SCRATCH_TENANT, examine
+    from everthread.opening import open_store
 
-    store = open_with_keys(place.url, place.keyring)
+    store = open_store(place.url)
+    store = with_keys(store, place.keyring) if place.keyring else store
     facts: list[Fact] = []
     try:
         async for fact in examine(store, write=write, tenant=place.tenant or SCRATCH_TENANT):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from everthread.cli.common import Output, Place, confirm, run
-from everthread.cli.encryption import VARIABLE
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -29,7 +28,7 @@ def repair(place: Place, backup: Path | None, output: Output, *, yes: bool, dry_
     sealed = sum(outcome.status == "sealed" for outcome in looked_at)
     found = [outcome for outcome in looked_at if outcome.status != "sealed"]
     if sealed:
-        output.note(f"{sealed:,} encrypted threads were not looked into: {VARIABLE} says where their keys are.")
+        output.note(f"{sealed:,} encrypted threads were not looked into.")
     mendable = [outcome for outcome in found if any(problem.mend for problem in outcome.problems)]
     if not (looked_at or drifts) and not output.as_json:
         output.note("Nothing is wrong.")

@@ -7,7 +7,7 @@ encryption is there to hide.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, Unpack
+from typing import TypeVar, Unpack, cast
 
 import click
 
@@ -16,7 +16,7 @@ from everthread.cli.encryption import VARIABLE
 from everthread.codec import encode
 from everthread.contract import Store
 from everthread.errors import EncryptionKeyError
-from everthread.model import Appended, Document, MessagePage, NewMessage, Rewrite, Thread, ThreadKey
+from everthread.model import Appended, Document, MessagePage, NewMessage, Page, Rewrite, SearchHit, Thread, ThreadKey
 from everthread.wrappers import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class WithoutKeys(ForwardingStore):
     async def aclose(self) -> None:
         await super().aclose()
         if self._has_seen_sealed:
-            click.echo(f"This store is encrypted. {_WHERE}", err=True)
+            click.echo(f"{self.location} is encrypted. {_WHERE}", err=True)
 
     async def append(
         self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
@@ -69,17 +69,37 @@ class WithoutKeys(ForwardingStore):
         await self._check([change.new for change in changes])
         return await super().rewrite(key, changes)
 
+    async def search(self, tenant: str, text: str, *, limit: int = 20, cursor: str | None = None) -> Page[SearchHit]:
+        found = await super().search(tenant, text, limit=limit, cursor=cursor)
+        if not found.items and await self._holds_keys():
+            self._has_seen_sealed = True
+        return found
+
     async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
         result = await proceed()
-        if isinstance(result, MessagePage) and any(is_sealed(message.payload) for message in result):
-            self._has_seen_sealed = True
+        self._has_seen_sealed |= _is_sealed(result)
         return result
+
+    async def _holds_keys(self) -> bool:
+        if self._is_encrypted is None:
+            self._is_encrypted = len(await self._inner.list_threads(KEYS_TENANT, limit=1)) > 0
+        return self._is_encrypted
 
     async def _check(self, values: Sequence[bytes], *, title: str | None = None) -> None:
         is_plain = title is not None and not title.startswith(SEALED)
         if not is_plain and all(map(is_sealed, values)):
             return
-        if self._is_encrypted is None:
-            self._is_encrypted = len(await self._inner.list_threads(KEYS_TENANT, limit=1)) > 0
-        if self._is_encrypted:
+        if await self._holds_keys():
             raise EncryptionKeyError(f"This store is encrypted: nothing is written to it without its keys. {_WHERE}")
+
+
+def _is_sealed(result: object) -> bool:
+    match result:
+        case MessagePage():
+            return any(is_sealed(message.payload) for message in result)
+        case Page():
+            return any(map(_is_sealed, cast(Page[object], result)))
+        case Thread():
+            return (result.title or "").startswith(SEALED)
+        case _:
+            return False
