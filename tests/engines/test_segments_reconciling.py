@@ -169,6 +169,19 @@ async def test_what_a_killed_deletion_left_is_erased_however_young() -> None:
         assert await store.get_thread(KEY) is None
 
 
+async def test_names_that_a_deletion_kept_for_an_hour_are_freed() -> None:
+    storage = MemoryStorage()
+    async with opened(storage) as store:
+        for number in range(3):
+            await appending(number)(store)
+        await store.delete_thread(KEY)
+        await store.reconcile(KEY.tenant, mend=True)
+        assert len(storage.objects) == 4
+    async with opened(storage, fence=AT_ONCE) as store:
+        assert await store.reconcile(KEY.tenant, mend=True) == ()
+        assert len(storage.objects) == 1
+
+
 async def test_the_former_payloads_of_a_killed_rewrite_are_erased_however_young() -> None:
     storage = MemoryStorage()
 

@@ -95,8 +95,8 @@ class Reconciliation:
     async def _objects(self, place: Place, state: State) -> None:
         """Compares a thread's objects with its newest entry, whether it is there, was deleted or has expired."""
         kept = state.references
-        entries = [uninverted(each.name) async for each in self._listed(place.entries) if each.size]
-        idle = [number for number in entries if number is not None and number not in kept]
+        entries = [(each, uninverted(each.name)) async for each in self._listed(place.entries)]
+        idle = [number for each, number in entries if number is not None and number not in kept and each.size]
         loose = [each async for each in self._listed(place.segments) if each.name not in kept]
         former = [each async for each in self._listed(place.documents) if maker_of(each.name) < state.born]
         former += [each for each in loose if maker_of(each.name) <= state.born]
@@ -107,7 +107,9 @@ class Reconciliation:
             UNREFERENCED: len(later),
         }
         self._found.update(found)
-        if self._mend and found[REMAINS]:
+        # Names that a deletion had to keep for an hour are nothing wrong, but nobody else comes by to free them.
+        kept_names = [each for each, number in entries if number is not None and number < state.born]
+        if self._mend and (found[REMAINS] or any(map(self._is_old, kept_names))):
             await erase_before(self._log, place, state.born)
         if self._mend and (later or found[REPLACED]):
             await sweep(self._log, place, state, erase=False)
