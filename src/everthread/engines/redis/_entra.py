@@ -14,8 +14,8 @@ from redis import exceptions
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 
 from everthread._extras import import_extra
-from everthread.engines.redis._keys import pack
 from everthread.engines.redis._scripts import Command
+from everthread.engines.redis._wire import request
 from everthread.errors import ConfigurationError
 
 SCOPE: Final = "https://redis.azure.com/.default"
@@ -125,4 +125,4 @@ def _listen(provider: StreamingCredentialProvider, tell_all: Callable[[Command],
 
 
 def _sign_in(user: str, password: str) -> Command:
-    return Command(b"*3\r\n" + pack([b"AUTH", user.encode(), password.encode()]))
+    return Command(request([b"AUTH", user.encode(), password.encode()]))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from binascii import crc_hqx
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Final
 
+from everthread.engines.redis._wire import packed
 from everthread.errors import ConfigurationError
 from everthread.keys import escape
 from everthread.model import ThreadKey
@@ -45,7 +45,7 @@ class ThreadNames:
         list_key = self.owner + b":" + self.member
         self.index = index_of(realm)
         self.names = (list_key, *companions_of(list_key)) + (() if spread else (self.index,))
-        self.packed = pack([b"%d" % len(self.names), *self.names])
+        self.packed = packed([b"%d" % len(self.names), *self.names])
         self.words = 1 + len(self.names)
         self.slot = slot_of(list_key) if spread else 0
 
@@ -136,11 +136,6 @@ def tag_of(key: bytes) -> bytes:
 def slot_of(key: bytes) -> int:
     """Where a cluster keeps a key."""
     return crc_hqx(tag_of(key), 0) % SLOTS
-
-
-def pack(arguments: Sequence[bytes]) -> bytes:
-    """Arguments in the wire's encoding (RESP bulk strings)."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments])
 
 
 _tags: dict[int, bytes] = {}

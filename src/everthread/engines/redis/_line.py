@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 import hiredis
 
 from everthread.engines.redis._errors import ServerError, unconfirmed
-from everthread.engines.redis._keys import pack
 from everthread.engines.redis._scripts import ASKING, PING, Command
+from everthread.engines.redis._wire import request
 
 IDLE_SECONDS: Final = 60.0
 """A connection that is idle for so long is tried with a PING; Azure drops one after 10 minutes."""
@@ -137,7 +137,7 @@ class Line(asyncio.BufferedProtocol):
         self._server = server
         self._timeout = timeout
         self._durability = durability
-        self._wait = None if durability is None else Command(b"*3\r\n" + pack(durability.words))
+        self._wait = None if durability is None else Command(request(durability.words))
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(protocolError=hiredis.ProtocolError, replyError=ServerError)
         # One buffer for all reads: asyncio would otherwise allocate a quarter of a megabyte for each answer.

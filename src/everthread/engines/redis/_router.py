@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from everthread.engines.redis._errors import TRANSIENT, ServerError, broken, unreachable
-from everthread.engines.redis._keys import ThreadNames, pack, slot_of
+from everthread.engines.redis._keys import ThreadNames, slot_of
 from everthread.engines.redis._line import Address, Call, Durability, Line
 from everthread.engines.redis._places import Places, address_in
 from everthread.engines.redis._scripts import EXEC, MULTI, PING, TRANSACTION, Command, Script
+from everthread.engines.redis._wire import begun_request, packed, request
 from everthread.errors import EverthreadError, StoreUnavailableError
 
 _FIRST_PAUSE: Final = 0.05
@@ -110,17 +111,15 @@ class Router:
             names: A thread's keys, or a single key.
         """
         if isinstance(names, ThreadNames):
-            head = b"*%d\r\n%b%b" % (2 + names.words + len(arguments), script.by_hash, names.packed)
-            slot = names.slot
+            count, keys, slot = names.words, names.packed, names.slot
         else:
-            head = b"*%d\r\n%b%b" % (4 + len(arguments), script.by_hash, pack([b"1", names]))
-            slot = slot_of(names) if self._places.spread else 0
-        return self._submit(Call(script, head + pack(arguments), slot, self._loop.create_future()))
+            count, keys, slot = 2, packed([b"1", names]), slot_of(names) if self._places.spread else 0
+        data = begun_request(2 + count + len(arguments), (script.by_hash, keys), arguments)
+        return self._submit(Call(script, data, slot, self._loop.create_future()))
 
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> asyncio.Future[Any]:
         """Sends commands that read a thread off at once, to be done in one step; the future gets their replies."""
-        packed = [b"*%d\r\n%b" % (len(command), pack(command)) for command in commands]
-        data = MULTI + b"".join(packed) + EXEC
+        data = MULTI + b"".join(map(request, commands)) + EXEC
         return self._submit(Call(TRANSACTION, data, names.slot, self._loop.create_future(), len(commands) + 2))
 
     async def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]:
@@ -144,7 +143,7 @@ class Router:
             line, cursor = self._lines.get(self._places.of(slot)), b""
             while cursor != b"0":
                 words = [b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", b"1000", b"TYPE", kind]
-                reply = None if line is None else await line.tell(Command(b"*8\r\n" + pack(words)))
+                reply = None if line is None else await line.tell(Command(request(words)))
                 if isinstance(reply, ServerError):
                     raise reply
                 if reply is None:

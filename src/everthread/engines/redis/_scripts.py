@@ -6,7 +6,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
-from everthread.engines.redis._keys import pack
+from everthread.engines.redis._wire import packed, request
 
 _FOLDER = files("everthread.engines.redis") / "lua"
 
@@ -40,15 +40,15 @@ class Script(Command):
     def __init__(self, *names: str, writes: bool = False, repeatable: bool = True) -> None:
         self.source = b"\n".join((_FOLDER / f"{name}.lua").read_bytes() for name in names)
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
-        by_hash, by_source = pack([b"EVALSHA", self.sha]), pack([b"EVAL", self.source])
+        by_hash, by_source = packed([b"EVALSHA", self.sha]), packed([b"EVAL", self.source])
         super().__init__(by_hash, by_source, writes=writes, repeatable=repeatable)
 
 
-MULTI: Final = b"*1\r\n" + pack([b"MULTI"])
-EXEC: Final = b"*1\r\n" + pack([b"EXEC"])
+MULTI: Final = request([b"MULTI"])
+EXEC: Final = request([b"EXEC"])
 TRANSACTION: Final = Command(MULTI, MULTI)
-PING: Final = Command(b"*1\r\n" + pack([b"PING"]))
-ASKING: Final = Command(b"*1\r\n" + pack([b"ASKING"]))
+PING: Final = Command(request([b"PING"]))
+ASKING: Final = Command(request([b"ASKING"]))
 
 # An append knows by its id whether it was done before; the other writes would tell of their second time.
 APPEND: Final = Script("thread", "append", writes=True)
