@@ -12,6 +12,8 @@ from everthread.engines._segments.joining import Sizes
 from everthread.engines.objects import ObjectStore
 from everthread.errors import LimitExceededError
 from everthread.model import NewMessage, Retention, Rewrite
+from everthread.wrappers.encrypted import Encrypted, Keyring
+from everthread.wrappers.master_keys import MasterKey
 from tests.engines.segment_scripts import AT_ONCE, KEY, appending, message, opened, payloads_in
 from tests.engines.storages import KilledError, MemoryStorage, WatchedStorage, killed_at
 
@@ -150,3 +152,18 @@ async def test_a_turn_that_would_outgrow_an_object_is_refused_and_stays() -> Non
             await store.rewrite(KEY, [Rewrite(0, message(0).payload, b'"%s"' % (b"x" * 90))])
         assert storage.objects == objects
         assert await store.rewrite(KEY, [Rewrite(0, message(0).payload, b'"%s"' % (b"x" * 60))]) == 1
+
+
+async def test_a_thread_that_is_sealed_leaves_nothing_in_plain() -> None:
+    storage = MemoryStorage()
+    async with opened(storage) as store:
+        for secret in SECRETS[:9]:
+            await store.append(KEY, [secret], default_title="secret")
+        await store.update_thread(KEY, title="secret title", metadata={"secret": "x" * 5000})
+        await store.update_thread(KEY, title="secret again", metadata={"secret": True})
+        await store.put_document(KEY, "d", b'"secret"')
+    keyring = Keyring(lambda _: MasterKey("m", bytes(32)))
+    async with Encrypted(ObjectStore(storage), keyring, accept_plain=True) as sealed:
+        await sealed.rewrap_thread(KEY)
+        assert b"secret" not in payloads_in(storage)
+        assert [m.payload for m in await sealed.read(KEY)] == [secret.payload for secret in SECRETS[:9]]

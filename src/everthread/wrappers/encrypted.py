@@ -321,8 +321,9 @@ class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsSealing, SupportsShr
         if not isinstance(inner, SupportsRewrite):
             raise UnsupportedError(f"{inner.location} cannot rewrite messages: copy the threads to another store.")
         data_key = await self._keys.current(self._key(key).tenant)
-        done = await self._rewrap_messages(inner, key, data_key, dry_run)
-        done += await self._rewrap_description(key, data_key, dry_run)
+        # The description first: an engine that rewrites messages into new objects erases what held the former one too.
+        done = await self._rewrap_description(key, data_key, dry_run)
+        done += await self._rewrap_messages(inner, key, data_key, dry_run)
         for name in await self._inner.list_documents(key):
             done += await self._rewrap_document(Seal(key, "document", name), data_key, dry_run)
         return done
