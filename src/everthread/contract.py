@@ -43,7 +43,7 @@ if it had been deleted.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -340,6 +340,18 @@ class SupportsSearch(ABC):
         Raises:
             ConfigurationError: The cursor is not one that this search gave.
             InvalidMessageError: ``text`` is not text, or longer than 1,000 characters.
+        """
+
+    async def prepare_search(  # noqa: B027 (most engines have nothing to prepare)
+        self, *, advance: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Does what the first search would otherwise begin with: making the index of what is there already.
+
+        Where that takes a while it goes on beside readers and writers, and may be stopped at any moment: the next
+        call, or search, goes on with what is left. Where nothing is to be done it costs one quick look, or nothing.
+
+        Args:
+            advance: Told after each part how many messages are done, and about how many there are in all.
         """
 
 

@@ -73,6 +73,21 @@ async def test_found_words_are_highlighted_on_a_terminal(url: str, tmp_path: Pat
         assert "train\x1b[0m" in terminal.raw
 
 
+async def test_the_making_of_a_large_index_is_shown(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/large.db"
+    async with open_store(url, synchronous="normal") as store:
+        for _ in range(2):
+            await store.append(ThreadKey("trip"), [said("train")] * 4000)
+    with Tty("train", "-n1", "--store", url, home=tmp_path, program=SEARCH) as terminal:
+        terminal.expect("Making the index .*8000/8000")
+        terminal.expect("trip #")
+        assert terminal.exit_status() == 0
+    with Tty("train", "-n1", "--store", url, home=tmp_path, program=SEARCH) as terminal:
+        terminal.expect("trip #")
+        assert terminal.exit_status() == 0
+        assert "index" not in terminal.raw
+
+
 async def test_a_scan_that_stopped_says_so_and_goes_on(url: str, tmp_path: Path) -> None:
     options = ("--store", url, "--scan", "--scan-limit", "1")
     run = piped("", "zurich", *options, home=tmp_path, program=SEARCH)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ from everthread.cli.common import Output, Place, json_option, progress, run, sto
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from everthread.contract import Store
+    from everthread.contract import Store, SupportsSearch
     from everthread.model import SearchHit
     from everthread.searching import Findings
+
+WORTH_A_BAR = 5000
+"""So many messages to index take long enough to show how it goes."""
 
 EXAMPLES = """\b
 Examples:
@@ -57,6 +61,7 @@ def search(
 
     async def work(store: Store) -> Findings:
         if isinstance(store, SupportsSearch) and not scan:
+            await _prepare(store)
             return await find(store, place.tenant, text, limit=limit, cursor=cursor)
         limits = {"limit": limit, "scan_limit": scan_limit}
         with progress("Searching") as on_scanned:
@@ -66,6 +71,23 @@ def search(
     findings = run(work, place)
     _show(findings, text, output)
     _summarise(findings, output)
+
+
+async def _prepare(store: SupportsSearch) -> None:
+    """Makes the index, if that is still to be done, and shows how it goes: a large file takes a while."""
+    shown = 0
+    with ExitStack() as stack:
+        bar: Callable[[int], None] | None = None
+
+        def advance(done: int, total: int) -> None:
+            nonlocal bar, shown
+            if total < WORTH_A_BAR:
+                return
+            bar = bar or stack.enter_context(progress("Making the index", total))
+            bar(done - shown)
+            shown = done
+
+        await store.prepare_search(advance=advance)
 
 
 def _show(findings: Findings, text: str, output: Output) -> None:

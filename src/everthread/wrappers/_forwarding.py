@@ -216,6 +216,11 @@ class ForwardingStore(Store):
         inner, of = self._inner_that(SupportsSearch), self._tenant(tenant)
         return await self._around("search", lambda: inner.search(of, text, limit=limit, cursor=cursor))
 
+    async def prepare_search(self, *, advance: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """As `SupportsSearch` says, where it is carried."""
+        inner = self._inner_that(SupportsSearch)
+        await self._around("prepare_search", lambda: inner.prepare_search(advance=advance))
+
     async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
         """As `SupportsRewrite` says, where it is carried."""
         inner, inner_key = self._inner_that(SupportsRewrite), self._key(key)

@@ -154,8 +154,7 @@ class Reader(Session):
         self, tenant: str, text: str, limit: int, after: Position | None, now_ms: int
     ) -> Sequence[tuple[SearchHit, Position]] | None:
         """Hits, or ``None`` where the index is still to be built."""
-        progress = self.db.execute(self.sql["index_progress"]).fetchone()
-        if progress is None or progress[0] < progress[1]:
+        if not self.is_indexed():
             return None
         match = match_of(tenant, text)
         below = MAX_SEQ if after is None else after[0]
@@ -164,6 +163,11 @@ class Reader(Session):
             (hit(ThreadKey(found, tenant), seq, created_ms, payload=payload, format=format, query=text), (at, 0, 0))
             for found, at, seq, created_ms, format, payload in rows
         ]
+
+    def is_indexed(self) -> bool:
+        """Whether a search finds its index whole."""
+        progress = self.run("index_progress").fetchone()
+        return progress is not None and progress[0] >= progress[1]
 
     def _snapshot(self, key: ThreadKey, now_ms: int, look: Callable[[Log], T], nothing: T) -> T:
         """What ``look`` finds of a thread, all of it in one state of the file; ``nothing`` for no thread."""

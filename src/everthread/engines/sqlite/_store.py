@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -47,8 +47,8 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
     Appends that wait at the same time are committed together by one thread, with one ``fsync``;
     reads run beside them in threads of their own. The file and its folder are made at opening.
 
-    The first `search` in a file makes its index, of all that is there (about a second for 20,000 messages); from then
-    on every append keeps it up to date in its own transaction, whichever process makes it.
+    The first `search` in a file, or `prepare_search`, makes its index of all that is there (about a second for 20,000
+    messages); from then on every append keeps it up to date in its own transaction, whichever process makes it.
 
     Args:
         path: The file; ``~/`` and relative paths are resolved now.
@@ -170,10 +170,20 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
             found = await self._readers.call(Reader.search, tenant, text, limit, after, self._now_ms())
             if found is not None:
                 return found
-            # In many short transactions, so that appends get in between; whoever is cancelled or killed
-            # leaves the rest to the next search.
-            while await self._writer.call(Writer.index_some):
-                pass
+            await self._make_index()
+
+    async def prepare_search(self, *, advance: Callable[[int, int], None] = lambda done, total: None) -> None:
+        if await self._call(self._readers.call(Reader.is_indexed)):
+            return
+        await self._call(self._make_index(advance))
+
+    async def _make_index(self, advance: Callable[[int, int], None] = lambda done, total: None) -> None:
+        # In many short transactions, so that appends get in between; whoever is cancelled or killed
+        # leaves the rest to the next search.
+        done = 0
+        while (progress := await self._writer.call(Writer.index_some)).done:
+            done += progress.done
+            advance(done, done + progress.left)
 
     async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
         """As `SupportsReconciling` says; of all tenants. Appends wait while it mends."""

@@ -20,10 +20,10 @@ from everthread.engines.sqlite._database import (
     translate,
 )
 from everthread.engines.sqlite._garbage import ROWS_AT_ONCE, Garbage
+from everthread.engines.sqlite._indexing import Index, Progress
 from everthread.engines.sqlite._location import url_of
 from everthread.engines.sqlite._reading import Log, Session
 from everthread.engines.sqlite._reconciling import reconcile
-from everthread.engines.sqlite._searching import indexed_words, mark_of
 from everthread.errors import (
     ConflictError,
     EverthreadError,
@@ -43,10 +43,6 @@ from everthread.model import (
 )
 from everthread.retention import MAX_OPEN_CALLS, Span, TurnLinks, add_span, resolve, safe_start, safe_stop
 
-# So many old messages, or about so many bytes of them, are indexed with one transaction.
-_INDEX_ROWS = 500
-_INDEX_BYTES = 4_000_000
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,6 +53,7 @@ class Writer(Session):
     def __init__(self, db: sqlite3.Connection, place: Place) -> None:
         super().__init__(db, place)
         self._garbage = Garbage(self)
+        self._index = Index(self)
 
     @classmethod
     def open(cls, place: Place) -> Self:
@@ -107,9 +104,9 @@ class Writer(Session):
         """Removes some of what deleted threads left; says whether there is more."""
         return self._commit(self._garbage.sweep)
 
-    def index_some(self) -> bool:
-        """Turns search on, and indexes some of the messages from before; says whether there are more."""
-        return self._commit(self._index_some)
+    def index_some(self) -> Progress:
+        """Turns search on, and indexes some of the messages from before."""
+        return self._commit(self._index.make_some)
 
     def reconcile(self, mend: bool) -> tuple[Drift, ...]:
         """What has drifted apart, in one state of the file."""
@@ -207,8 +204,8 @@ class Writer(Session):
             for seq, new in enumerate(request.messages, first)
         ]
         self.db.executemany(self.sql["add_message"], rows)
-        if self.run("is_indexed").fetchone() is not None:
-            self._index(log, request, first)
+        if self._index.is_kept:
+            self._index.add(request.key.tenant, log.id, first, request.messages)
         log.next_seq = first + len(rows)
         log.count += len(rows)
         log.size += sum(len(new.payload) for new in request.messages)
@@ -318,21 +315,15 @@ class Writer(Session):
         if log is None:
             return 0
         done = 0
-        is_indexed = self.run("is_indexed").fetchone() is not None
+        is_indexed = self._index.is_kept
         for change in changes:
             for message, format in self.run("rewrite_message", change.new, log.id, change.seq, change.old).fetchall():
                 done += 1
                 log.size += len(change.new) - len(change.old)
                 if is_indexed:
-                    self._index_anew(key, message, format, change.new)
+                    self._index.replace(key.tenant, message, format, change.new)
         self._save(log)
         return done
-
-    def _index_anew(self, key: ThreadKey, message: int, format: str, payload: bytes) -> None:
-        # The old words go also where the new payload has none: it may have been sealed.
-        self.run("drop_words", message)
-        if words := indexed_words(payload, format):
-            self.run("add_old_words", message, mark_of(key.tenant), words)
 
     # Threads
 
@@ -424,34 +415,6 @@ class Writer(Session):
     def _delete_document(self, key: ThreadKey, name: str, now_ms: int) -> bool:
         log = self._live(key, now_ms)
         return log is not None and self.run("drop_document", log.id, name).rowcount > 0
-
-    # The index for search
-
-    def _index(self, log: Log, request: AppendRequest, first: int) -> None:
-        mark = mark_of(request.key.tenant)
-        rows = [
-            (mark, indexed_words(new.payload, new.format), log.id, seq)
-            for seq, new in enumerate(request.messages, first)
-        ]
-        self.db.executemany(self.sql["add_words"], [row for row in rows if row[1]])
-
-    def _index_some(self) -> bool:
-        progress = self.run("index_progress").fetchone() or self.run("begin_index").fetchall()[0]
-        indexed_to, upto = progress
-        if indexed_to >= upto:
-            return False
-        left, size, done = _INDEX_ROWS, 0, upto
-        found = self.run("next_to_index", indexed_to, upto, _INDEX_ROWS)
-        for at, tenant, format, payload in found:
-            if words := indexed_words(payload, format):
-                self.run("add_old_words", at, mark_of(tenant), words)
-            left, size = left - 1, size + len(payload)
-            if not left or size >= _INDEX_BYTES:
-                done = at
-                break
-        found.close()
-        self.run("indexed_to", done)
-        return done < upto
 
 
 def _expect(key: ThreadKey, log: Log, expected_seq: int | None) -> None:
