@@ -245,14 +245,3 @@ async def test_sources_that_are_not_there_are_typed_errors_without_secrets(tmp_p
         await import_threads(target, foreign_source("openai-agents", str(tmp_path / "x.db")))
     with pytest.raises(ConfigurationError, match="no kind"):
         foreign_source("word", "x")
-
-
-async def test_the_file_history_that_agent_framework_itself_writes(tmp_path: Path, target: Store) -> None:
-    from agent_framework import FileHistoryProvider, Message
-
-    provider = FileHistoryProvider(tmp_path)
-    for session in ("plain", "A/b é", "~odd"):
-        await provider.save_messages(session, [Message(role, [text]) for role, text in CONVERSATION[:2]])
-    await import_threads(target, foreign_source("agent-framework-files", str(tmp_path)))
-    assert set(await everything(target)) == {"plain", "A/b é", "~~odd"}
-    assert await texts(target, "A/b é") == CONVERSATION[:2]

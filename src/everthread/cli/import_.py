@@ -26,7 +26,7 @@ Other sources than exports (--from):
   redis-lists            lists PREFIX:THREAD of plain JSON: Agent Framework's
                          betas, and its 1.x with legacy keys
   agent-framework-redis  Agent Framework 1.x on Redis with scoped keys (v2)
-  agent-framework-files  its file history: a folder of JSON Lines
+  agent-framework-files  its file history: a folder of JSON Lines or MessagePack
   openai-agents          the SQLite file of the OpenAI Agents SDK's sessions
   langchain-redis        LangChain's plain Redis lists
 

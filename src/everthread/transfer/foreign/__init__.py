@@ -13,7 +13,7 @@ from everthread.transfer.model import Source
 KINDS = {
     "redis-lists": "lists PREFIX:THREAD of plain JSON: Agent Framework's betas, and its 1.x with legacy keys",
     "agent-framework-redis": "Agent Framework 1.x on Redis with scoped keys (v2)",
-    "agent-framework-files": "Agent Framework 1.x's file history: a folder of JSON Lines",
+    "agent-framework-files": "Agent Framework 1.x's file history: a folder of JSON Lines or MessagePack",
     "openai-agents": "the SQLite file of the OpenAI Agents SDK's sessions",
     "langchain-redis": "LangChain's plain Redis lists",
 }
