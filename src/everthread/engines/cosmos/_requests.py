@@ -138,7 +138,9 @@ class Requests:
             case _ if not status or status in {404, *_TRANSIENT} or (status, detail) == (403, _WRITE_FORBIDDEN):
                 return StoreUnavailableError(f"{self._location} answers with status {status}: try again.")
             case ((401 | 403), _):
-                return ConfigurationError(f"{self._location} refuses these credentials: check them and their rights.")
+                return ConfigurationError(
+                    f"{self._location} refuses these credentials: check them, their rights and the account's firewall."
+                )
             case _:
                 return ConfigurationError(f"{self._location} refuses a request with status {status}.")
 

@@ -78,10 +78,12 @@ class CosmosStorage(Storage):
         self._credential = credential
         self._create = create
         # Repeating is done here, where there is one bound for it; what is left to the driver is going to other regions.
-        # Zero tries after throttling would mean its default of nine.
+        # No more tries after throttling is -1 for it: 0 would mean its default of nine.
         self._options: dict[str, Any] = {"connection_verify": verify, "connection_timeout": timeout}
-        self._options |= {"enable_endpoint_discovery": discover, "retry_total": 0, "retry_throttle_total": -1}
+        self._options |= {"enable_endpoint_discovery": discover, "retry_total": -1}
         self._options |= {"retry_connect": 0, "retry_read": 0, "retry_status": 0}
+        # What was written is known here: it need not come back.
+        self._options["no_response_on_write"] = True
         self._closing = AsyncExitStack()
         self.client: Any = None
         self.container: Any = None
