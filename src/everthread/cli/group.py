@@ -39,6 +39,7 @@ COMMANDS = {
     "search": "everthread.cli.search",
     "show": "everthread.cli.show",
     "threads": "everthread.cli.threads",
+    "usage": "everthread.cli.usage",
 }
 """Each command's name and the module that holds it, as an object of the command's name (``-`` as ``_``),
 or of the name that follows a colon.
@@ -59,6 +60,13 @@ class LazyGroup(click.Group):
             return None
         module, _, name = place.partition(":")
         return getattr(import_module(module), name or cmd_name.replace("-", "_"))
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except BrokenPipeError:
+            # Not even what is wrong could be said.
+            sys.exit(_pipe_closed().exit_code)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         # ``--help`` and ``--version`` print here.
