@@ -168,7 +168,7 @@ async def test_a_database_of_an_earlier_version_is_brought_up_to_date(url: str, 
         f"SELECT {schema}.append_one(NULL, '', 't', 'first', 7, NULL, NULL, NULL, NULL, ARRAY['\"first\"'::bytea], "
         "'json', NULL)"
     )
-    with pytest.raises(SchemaError, match=r"of version 3 .* 4 is needed"):
+    with pytest.raises(SchemaError, match="of version 3; version 4 is needed"):
         await open_store(url, migrate=False).open()
     async with open_store(url) as store:
         key = ThreadKey("t")
