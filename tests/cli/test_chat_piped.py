@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_thread_named_by_its_id_is_gone_on_with(store: str, tmp_path: Path) ->
     done = piped("what is my name?\n", "--thread", "trip:7", "--store", store, home=tmp_path)
     assert "  Nice to meet you, Ana" in done.stdout
     assert "TravelPlanner> Your name is Ana." in done.stdout
-    assert "To go on: everthread chat --thread trip:7" in done.stdout
+    assert f"To go on: everthread chat --store {shlex.quote(store)} --thread trip:7\n" in done.stdout
 
 
 def test_history_shows_every_message_and_an_empty_thread_says_so(store: str, tmp_path: Path) -> None:
@@ -160,10 +161,12 @@ async def test_a_named_store_and_its_tenant_are_talked_in(tmp_path: Path) -> Non
     url = f"sqlite:///{tmp_path}/t.db"
     (tmp_path / "config.toml").write_text(f'[stores.prod]\nurl = "{url}"\ntenant = "acme"\n')
     settings = {"EVERTHREAD_CONFIG": str(tmp_path / "config.toml")}
-    piped("I am Ana\n0\n", "@prod", "--thread", "trip", home=tmp_path, **settings)
+    first = piped("I am Ana\n0\n", "@prod", "--thread", "trip", home=tmp_path, **settings)
+    assert first.stdout.endswith("To go on: everthread chat @prod --thread trip\n")
     again = piped("3\n1\n0\n", "--store", url, "--tenant", "acme", home=tmp_path)
     assert "1  I am Ana  2 messages" in again.stdout
     assert "Nice to meet you, Ana" in again.stdout
+    assert again.stdout.endswith(f"To go on: everthread chat --store {url} --tenant acme --thread trip\n")
     async with open_store(url) as store:
         assert await _count(store, ThreadKey("trip", "acme")) == 2
         assert len(await store.list_threads()) == 0

@@ -81,6 +81,16 @@ def test_a_closed_pipe_ends_a_command_quietly(command: tuple[str, ...], home: Pa
         os.close(writing)
 
 
+def test_what_is_wrong_cannot_be_said_to_nobody_either(home: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [PROGRAM, "threads", "--nonsense"]
+        assert subprocess.run(command, stderr=writing, env=settings(home), check=False).returncode == 141
+    finally:
+        os.close(writing)
+
+
 def test_a_reader_that_has_seen_enough_ends_a_listing_that_goes_on(home: Path) -> None:
     async def write() -> None:
         async with open_store(f"sqlite:///{home}/threads.db") as store:

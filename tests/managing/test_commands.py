@@ -153,7 +153,8 @@ def test_the_last_of_a_long_thread_are_shown(url: str) -> None:
         assert seen == list(range(1500 - last, 1500))
 
 
-def test_follow_shows_what_another_process_writes(url: str, tmp_path: Path) -> None:
+def test_follow_shows_what_another_process_writes(shared_url: str, tmp_path: Path) -> None:
+    url = shared_url
     seed(url, "trip", turns=1)
     command = [PROGRAM, "show", "trip", "--raw", "--last", "1", "--follow", "--interval", "0.05", "--store", url]
     following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(tmp_path))
@@ -313,8 +314,27 @@ def test_a_store_that_cannot_be_reached_has_a_status_of_its_own_and_the_password
     assert "127.0.0.1" in result.stderr
 
 
-def test_a_wrong_store_or_thread_id_fails_in_one_line() -> None:
-    for arguments in (("threads", "--store", "nonsense"), ("show", "x" * 600, "--store", "memory:")):
+def test_an_empty_listing_says_where_it_looked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/typo.db"
+    assert run("threads", store=url).stderr == f"There are no threads in {url} yet.\n"
+    assert "tenant 'acme'" in run("threads", "--tenant", "acme", store=url).stderr
+
+
+def test_a_title_can_be_taken_away(url: str) -> None:
+    seed(url, "trip", turns=1)
+    assert run("rename", "trip", "", store=url).stdout == "trip has no title now\n"
+    assert run("threads", store=url).stdout.split("\t")[2] == "question 0"
+
+
+def test_a_wrong_store_or_thread_id_fails_in_one_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    seed(url, "trip", turns=1)
+    wrong = (
+        ("threads", "--store", "nonsense"),
+        ("show", "x" * 600, "--store", url),
+        ("fork", "trip", "--as", "", "--store", url),
+    )
+    for arguments in wrong:
         result = run(*arguments)
         assert result.exit_code == EXIT_FAILED
         assert result.stderr.startswith("Error: ")

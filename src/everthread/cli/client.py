@@ -71,7 +71,7 @@ async def _run(place: Place, thread_id: str | None, model_option: str | None, ma
             conversation = Conversation(
                 store, model, tenant=place.tenant, max_messages=max_messages, thread_id=thread_id
             )
-            return await _Client(conversation, terminal, model, place.url).run()
+            return await _Client(conversation, terminal, model, place).run()
     except EverthreadError as error:
         terminal.complain(without_secrets(str(error), place.url))
         return EXIT_FAILED
@@ -85,11 +85,12 @@ def _with_default_retention(url: str) -> str:
 
 
 class _Client:
-    def __init__(self, conversation: Conversation, terminal: Terminal, model: Model, url: str) -> None:
+    def __init__(self, conversation: Conversation, terminal: Terminal, model: Model, place: Place) -> None:
         self._conversation = conversation
         self._terminal = terminal
         self._model = model
-        self._url = url
+        self._url = place.url
+        self._again = place.again
         self._unsent = ""
         self._failed = False
         self._is_kept = False
@@ -262,8 +263,9 @@ class _Client:
         self._terminal.show(*rendering.message_lines(message, now=_now(), width=self._terminal.width))
 
     def _goodbye(self) -> None:
-        thread_id = rendering.sanitise(shlex.quote(self._conversation.key.thread_id))
-        self._terminal.show(f"Goodbye. To go on: everthread chat --thread {thread_id}" if self._is_kept else "Goodbye.")
+        thread = f"--thread {shlex.quote(self._conversation.key.thread_id)}"
+        again = rendering.sanitise(" ".join(filter(None, ("everthread chat", self._again, thread))))
+        self._terminal.show(f"Goodbye. To go on: {again}" if self._is_kept else "Goodbye.")
 
     def _not_sent(self, why: str, *, unsure: bool = False) -> None:
         kept = "It may have been kept; see [2]." if unsure else "Your message was not kept."

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
@@ -61,11 +62,13 @@ class Place(msgspec.Struct, frozen=True):
 
     Attributes:
         keyring: Where the keys of an encrypted store are (`everthread.cli.encryption`), or nothing.
+        again: The options that name it once more, to be shown: nothing where the defaults did, or a URL with a secret.
     """
 
     url: str
     tenant: str = ""
     keyring: str = ""
+    again: str = ""
 
     def __repr__(self) -> str:
         return f"Place(tenant={self.tenant!r})"
@@ -90,7 +93,15 @@ def find_place(store: str | None, tenant: str | None = None) -> Place:
 
     named = store_tenant(store, os.environ)
     keyring = store_keyring(store, os.environ)
-    return Place(store_url(store, os.environ), named if tenant is None else tenant, keyring)
+    again = _named_again(store, tenant)
+    return Place(store_url(store, os.environ), named if tenant is None else tenant, keyring, again)
+
+
+def _named_again(store: str | None, tenant: str | None) -> str:
+    from everthread.settings import mask_url
+
+    named = [] if store is None or mask_url(store) != store else [store] if store[:1] == "@" else ["--store", store]
+    return shlex.join(named + ([] if tenant is None else ["--tenant", tenant]))
 
 
 # Declaring commands

@@ -61,5 +61,5 @@ async def _fork(
 
     source = place.key(thread_id)
     stop = (await existing_thread(store, source)).next_seq if at is None else at
-    target = place.key(new_id or f"{thread_id}-fork-{stop}")
+    target = place.key(f"{thread_id}-fork-{stop}" if new_id is None else new_id)
     return await (plan if dry_run else fork)(store, source, target, at=stop)

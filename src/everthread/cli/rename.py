@@ -21,4 +21,5 @@ def rename(*, place: Place, thread_id: str, title: str, as_json: bool) -> None:
     """Give a thread another title. Its id stays."""
     output = Output(as_json=as_json)
     thread = run(lambda store: store.update_thread(place.key(thread_id), title=title), place)
-    output.result(f"{thread_id} is now called {title}", {"thread_id": thread_id, "title": thread.title})
+    done = f"is now called {title}" if title else "has no title now"
+    output.result(f"{thread_id} {done}", {"thread_id": thread_id, "title": thread.title})

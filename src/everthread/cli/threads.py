@@ -87,7 +87,8 @@ class _Listing:
                 break
         if cursor is not None:
             self._output.note(f"More: the same with --cursor {cursor}")
-        self._say_if_none("There are no threads here yet.")
+        whose = f" of tenant {self._tenant!r}" if self._tenant else ""
+        self._say_if_none(f"There are no threads{whose} in {store.location} yet.")
 
     async def filtered(self, store: Store, only: ThreadFilter) -> None:
         """The threads that pass a filter."""
