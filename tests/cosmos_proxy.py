@@ -55,6 +55,10 @@ def nothing(_: Request) -> None:
     """Hands everything on."""
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many connections at the same moment are not refused
+
+
 class FaultyProxy:
     """Stands on a port of its own; its items are those of the server behind it.
 
@@ -81,7 +85,7 @@ class FaultyProxy:
         self.pause_ms = 0
         self._upstream = upstream
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.port = self._server.server_port
         self._ending = threading.Event()

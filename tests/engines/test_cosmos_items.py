@@ -332,6 +332,39 @@ async def test_pruning_removes_what_expired_for_a_bounded_number_of_requests(url
     assert asked[0] - asked[1] <= 14 * len(dead)
 
 
+async def test_what_killed_writers_left_is_found_and_removed(url: str) -> None:
+    """Objects that nobody refers to, and what is left of a thread: in all partitions of the tenant, and in no other."""
+    async with opened(url, fence=Fence(trust_s=0, grace_s=-1)) as store:
+        for key in (KEY, OTHER, ThreadKey("a", "t2"), ThreadKey("a", "")):
+            await store.append(key, [said("x")])
+            await store.append(key, [said("y")])
+            await store.storage.create(f"s/{place_name(key)}", f"{1:012x}-lost", b"x" * 3_000_000)
+        await store.storage.create("d/t/nobody", f"{0:012x}-d", b"{}")
+        expected = {"objects of deleted threads": 1, "objects that no thread refers to": 2}
+        assert {drift.what: drift.count for drift in await store.reconcile("t")} == expected
+        assert all(drift.mended for drift in await store.reconcile("t", mend=True))
+        assert await store.reconcile("t") == ()
+        left = Counter(item["pk"] for item in await all_items(store) if item["id"][0] in "sdx")
+        assert left == {"t/t2/a": 4, "t/~/a": 4}
+        assert [m.payload for m in await store.read(KEY)] == [said("x").payload, said("y").payload]
+
+
+def place_name(key: ThreadKey) -> str:
+    return f"{key.tenant or '~'}/{key.thread_id}"
+
+
+async def test_partitions_are_found_page_by_page(url: str, proxy: FaultyProxy) -> None:
+    async with opened(url) as store:
+        for at in range(0, 150, 25):
+            keys = [ThreadKey(f"{number}", "t") for number in range(at, at + 25)]
+            await asyncio.gather(*(store.append(key, [said("x")]) for key in keys))
+        await store.append(ThreadKey("other", "u"), [said("x")])
+        proxy.requests.clear()
+        found = [name async for page in store.storage.folders("t/t") for name in page]
+        assert sorted(found) == sorted(str(number) for number in range(150))
+        assert len([request for request in proxy.requests if request.verb == "query"]) >= 2
+
+
 async def test_the_container_that_is_created_indexes_ids_only_and_lets_items_go(url: str) -> None:
     async with opened(url) as store:
         made = await store.storage.container.read()
@@ -343,7 +376,8 @@ async def test_the_container_that_is_created_indexes_ids_only_and_lets_items_go(
 async def test_pages_of_a_query_are_joined_by_their_continuation_tokens(url: str, proxy: FaultyProxy) -> None:
     async with opened(url, fence=Fence(trust_s=0)) as store:
         names = [f"{number:012x}" for number in range(250)]
-        await asyncio.gather(*(store.storage.create("s/t/a", name, b"{}") for name in names))
+        for at in range(0, 250, 25):
+            await asyncio.gather(*(store.storage.create("s/t/a", name, b"{}") for name in names[at : at + 25]))
         proxy.requests.clear()
         pages = [[listed.name for listed in page] async for page in store.storage.list("s/t/a", after=names[9])]
         assert [name for page in pages for name in page] == names[10:]

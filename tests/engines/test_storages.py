@@ -12,16 +12,17 @@ import pytest
 
 from everthread import open_store
 from everthread.engines._segments.storage import Browsable, Storage
+from everthread.engines.cosmos import CosmosStore
 from everthread.engines.objects import ObjectStore
 from tests.engines.storages import MemoryStorage
-from tests.object_servers import azurite_url, s3_url
+from tests.object_servers import COSMOS_KEY, azurite_url, cosmos_url, s3_url
 
 FOLDER = "t/~/plain.name_1~-x"
 
 
-@pytest.fixture(params=["memory", "directory", "azurite", "s3"])
+@pytest.fixture(params=["memory", "directory", "azurite", "s3", "cosmos"])
 async def storages(
-    request: pytest.FixtureRequest, tmp_path: Path, credentials: None
+    request: pytest.FixtureRequest, tmp_path: Path, credentials: None, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Storage, Storage]]:
     """Two of the same place, as two processes have."""
     if request.param == "memory":
@@ -32,9 +33,12 @@ async def storages(
         url = f"file://{tmp_path}/new"
     elif request.param == "azurite":
         url = azurite_url(request.getfixturevalue("azurite_server"))
+    elif request.param == "cosmos":
+        monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
+        url = cosmos_url(request.getfixturevalue("cosmos_emulator"))
     else:
         url = s3_url(request.getfixturevalue("object_server"))
-    opened = [cast(ObjectStore, open_store(url)).storage for _ in range(2)]
+    opened = [cast(ObjectStore | CosmosStore, open_store(url)).storage for _ in range(2)]
     for storage in opened:
         await storage.open()
     yield opened[0], opened[1]

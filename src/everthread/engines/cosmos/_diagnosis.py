@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from everthread.engines.cosmos._requests import PARTITION_KEY, AbsentError
-from everthread.engines.cosmos._storage import CosmosStorage
 from everthread.errors import ConfigurationError, StoreUnavailableError
 from everthread.model import Fact
+
+if TYPE_CHECKING:
+    from everthread.engines.cosmos._storage import CosmosStorage
 
 _STALE = {"Eventual", "ConsistentPrefix"}
 
 
-async def diagnosed(storage: CosmosStorage) -> tuple[Fact, ...]:
+async def described(storage: CosmosStorage) -> tuple[Fact, ...]:
     """The facts, for three requests."""
     account, container, throughput = await asyncio.gather(
         _asked(storage, "_get_database_account"), _asked(storage, "read"), _asked(storage, "get_throughput")

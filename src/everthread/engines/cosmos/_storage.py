@@ -10,11 +10,14 @@ from functools import partial
 from typing import Any, cast
 
 from everthread._extras import import_extra
-from everthread.engines._segments.storage import Found, Listed, Storage
+from everthread.engines._segments.diagnosis import Described
+from everthread.engines._segments.storage import Browsable, Found, Listed, Storage
 from everthread.engines.cosmos._account import account_of, credential_of
+from everthread.engines.cosmos._diagnosis import described
 from everthread.engines.cosmos._items import Place, Written, items_of, joined, owner_of, place_of
 from everthread.engines.cosmos._requests import PARTITION_KEY, AbsentError, Requests, TakenError
 from everthread.errors import ConfigurationError, CorruptRecordError
+from everthread.model import Fact
 
 MAX_OBJECT_BYTES = 64 * 1024 * 1024
 INDEXING = {
@@ -25,13 +28,13 @@ INDEXING = {
 """All that is asked for are ids in a partition. ``id`` is indexed always, and whatever else is indexed costs with each
 write (https://learn.microsoft.com/azure/cosmos-db/index-policy)."""
 
-_QUERY = "SELECT c.id, c.size, c._ts FROM c WHERE c.pk = @pk AND c.id > @above AND c.id < @below ORDER BY c.id"
-
+_ITEMS = "SELECT c.id, c.size, c._ts FROM c WHERE c.pk = @pk AND c.id > @above AND c.id < @below ORDER BY c.id"
+_PARTITIONS = "SELECT c.pk FROM c WHERE c.pk > @first AND c.pk < @stop AND c.id > @above AND c.id < @below"
 _PAGE = 100
 _AT_ONCE = 16
 
 
-class CosmosStorage(Storage):
+class CosmosStorage(Storage, Browsable, Described):
     """Items of a container whose partition key is ``/pk``.
 
     What does not fit an item is cut into parts, which are written before the item that names them and
@@ -221,8 +224,21 @@ class CosmosStorage(Storage):
 
     async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
         place = place_of(folder)
-        async for page in self._pages(place, place.id_of(after), f"{place.kind};"):
+        async for page in self._between(place, place.id_of(after), f"{place.kind};"):
             yield [Listed(place.name_of(item["id"]), float(item["_ts"]), item["size"]) for item in page]
+
+    async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
+        kind, _, tenant = folder.partition("/")
+        # Of all partitions of the tenant, since Cosmos DB has no list of them. "0" is what follows "/".
+        given = {"@first": f"t/{tenant}/", "@stop": f"t/{tenant}0", "@above": f"{kind}:", "@below": f"{kind};"}
+        async for page in self._pages(_PARTITIONS, given):
+            yield list(dict.fromkeys(item["pk"].rpartition("/")[2] for item in page))
+
+    async def describe(self) -> tuple[Fact, ...]:
+        return await described(self)
+
+    async def describe_object(self, folder: str, name: str) -> tuple[Fact, ...]:
+        return ()
 
     # Items
 
@@ -237,31 +253,38 @@ class CosmosStorage(Storage):
             return [part for name, item in owners for part in place.part_ids(name, item["of"], item["parts"])]
         return [
             item["id"]
-            async for page in self._pages(place, *place.parts_range(names))
+            async for page in self._between(place, *place.parts_range(names))
             for item in page
             if owner_of(item["id"]) in names
         ]
 
-    async def _pages(self, place: Place, above: str, below: str) -> AsyncIterator[list[Mapping[str, Any]]]:
+    async def _between(self, place: Place, above: str, below: str) -> AsyncIterator[list[Mapping[str, Any]]]:
         """The items of a partition whose ids lie between these, ascending."""
+        given = {"@pk": place.partition, "@above": above, "@below": below}
+        async for page in self._pages(_ITEMS, given, partition_key=place.partition):
+            yield page
+
+    async def _pages(
+        self, query: str, given: Mapping[str, str], **options: str
+    ) -> AsyncIterator[list[Mapping[str, Any]]]:
+        """What a query finds, a request each; a continuation token leads from one to the next."""
         token: str | None = None
         while True:
-            page, token = await self.requests.tried(partial(self._page, place, above, below, token))
+            page, token = await self.requests.tried(partial(self._page, query, given, token, options))
             if page:
                 yield page
             if token is None:
                 return
 
     async def _page(
-        self, place: Place, above: str, below: str, token: str | None
+        self, query: str, given: Mapping[str, str], token: str | None, options: Mapping[str, str]
     ) -> tuple[list[Mapping[str, Any]], str | None]:
-        given = {"@pk": place.partition, "@above": above, "@below": below}
         found = self.container.query_items(
-            _QUERY,
+            query,
             parameters=[{"name": name, "value": value} for name, value in given.items()],
-            partition_key=place.partition,
             max_item_count=_PAGE,
             response_hook=self.requests.count,
+            **options,
         )
         pages = found.by_page(token)
         try:

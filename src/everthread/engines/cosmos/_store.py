@@ -6,15 +6,14 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
 from everthread.charges import Charges, collecting_in, collector
-from everthread.contract import SupportsDiagnosis
 from everthread.engines._base import AppendRequest
 from everthread.engines._segments.compaction import Sizes
-from everthread.engines._segments.engine import SegmentEngine
+from everthread.engines._segments.diagnosis import DiagnosedEngine
+from everthread.engines._segments.reconciling import ReconciledEngine
 from everthread.engines.cosmos._account import place_of
-from everthread.engines.cosmos._diagnosis import diagnosed
 from everthread.engines.cosmos._storage import CosmosStorage
 from everthread.errors import EverthreadError
-from everthread.model import Appended, Fact
+from everthread.model import Appended
 from everthread.settings import engine_options, flag
 
 _OWN_OPTIONS = {
@@ -29,7 +28,7 @@ _OWN_OPTIONS = {
 }
 
 
-class CosmosStore(SegmentEngine, SupportsDiagnosis):
+class CosmosStore(DiagnosedEngine, ReconciledEngine):
     """A store in a container of a Cosmos DB account.
 
     Args:
@@ -68,10 +67,6 @@ class CosmosStore(SegmentEngine, SupportsDiagnosis):
         `everthread.charges.charges` tells it of single calls, and `Traced` on their spans.
         """
         return self.storage.requests.units
-
-    async def diagnose(self) -> tuple[Fact, ...]:
-        await self._ready()
-        return await self._translated(diagnosed(self.storage))
 
     # Who pays: appends that go together share what it costs, and what happens later by itself is in nobody's bill.
 
