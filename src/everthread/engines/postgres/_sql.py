@@ -12,7 +12,6 @@ from everthread.errors import ConfigurationError
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
-_FUNCTION = re.compile(r"^CREATE FUNCTION (@\w+)", re.MULTILINE)
 _OURS = re.compile(r"(?<![@\w])@(?=[a-z])")
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
@@ -45,11 +44,11 @@ def migrations(schema: str, prefix: str) -> list[Migration]:
 
 
 def functions(schema: str, prefix: str) -> str:
-    """Makes all functions anew: each migration is followed by it, so that there is one text of each function."""
-    text = "\n".join(_text(f"functions/{name}") for name in _names("functions"))
-    drops = "".join(f"DROP FUNCTION IF EXISTS {name};\n" for name in _FUNCTION.findall(text))
-    quietly = "SET LOCAL client_min_messages = warning;\n"
-    return _placed(f"{quietly}{drops}\n{text}", schema, prefix)
+    """Makes all functions anew: each migration is followed by it, so that there is one text of each function.
+
+    Those that took other arguments before stay, for processes of the release before.
+    """
+    return _placed("\n".join(_text(f"functions/{name}") for name in _names("functions")), schema, prefix)
 
 
 def ledger(schema: str, prefix: str) -> str:

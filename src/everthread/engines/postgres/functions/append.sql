@@ -1,14 +1,14 @@
 -- Appending: one call writes a batch of turns to any threads, each turn succeeding or failing by itself.
 
 -- The time by the server's clock, unless the client gives one.
-CREATE FUNCTION @now(p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION @now(p_now bigint) RETURNS bigint LANGUAGE sql AS $$
     SELECT coalesce(p_now, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
 $$;
 
 -- Locks the rows of threads, and makes those that do not exist or have expired anew.
 -- All callers lock in the order of (tenant, thread_id), so no two wait for each other.
 -- Gives the ids of the rows that are new.
-CREATE FUNCTION @claim(p_tenants text[], p_threads text[], p_now bigint) RETURNS bigint[]
+CREATE OR REPLACE FUNCTION @claim(p_tenants text[], p_threads text[], p_now bigint) RETURNS bigint[]
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_new bigint[];
@@ -32,7 +32,7 @@ BEGIN
 END $$;
 
 -- Puts new threads in the place of expired ones whose rows are locked; gives the new rows' ids.
-CREATE FUNCTION @begin_anew(p_expired bigint[], p_now bigint) RETURNS bigint[] LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @begin_anew(p_expired bigint[], p_now bigint) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     v_tenants text[];
     v_threads text[];
@@ -51,7 +51,7 @@ BEGIN
 END $$;
 
 -- Notes that a thread may not be cut between two positions; joins this with the spans that it touches.
-CREATE FUNCTION @tie(p_thread bigint, p_lo bigint, p_hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @tie(p_thread bigint, p_lo bigint, p_hi bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_lo bigint;
     v_hi bigint;
@@ -69,7 +69,7 @@ BEGIN
 END $$;
 
 -- Drops a thread's messages below the first safe cut at or above a position.
-CREATE FUNCTION @drop_head(p_thread bigint, p_start bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @drop_head(p_thread bigint, p_start bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_span record;
     v_start bigint := p_start;
@@ -107,7 +107,7 @@ BEGIN
 END $$;
 
 -- Ties the results of a new turn to calls of earlier turns, and keeps the list of open calls (at most the newest 1,000).
-CREATE FUNCTION @link(
+CREATE OR REPLACE FUNCTION @link(
     p_thread bigint, p_first bigint, p_early_ids bytea[], p_early_at int[], p_open_ids bytea[], p_open_at int[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -136,7 +136,7 @@ BEGIN
 END $$;
 
 -- Drops the oldest messages until at most p_most are kept.
-CREATE FUNCTION @trim(p_thread bigint, p_most bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @trim(p_thread bigint, p_most bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_head bigint;
     v_next bigint;
@@ -152,7 +152,7 @@ BEGIN
 END $$;
 
 -- What follows the writing of one turn: its links to earlier turns, trimming, forgetting old append ids.
-CREATE FUNCTION @settle(
+CREATE OR REPLACE FUNCTION @settle(
     p_thread bigint, p_turn int, p_first bigint, p_number bigint, p_most bigint,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -177,7 +177,7 @@ END $$;
 -- open; those that hold nothing are null. p_format is the format of messages whose own is null. p_before is subtracted
 -- from all owners.
 -- Gives for each turn: 0 written, 1 written before, 2 not the expected position; and its first and next position.
-CREATE FUNCTION @append(
+CREATE OR REPLACE FUNCTION @append(
     p_now bigint, p_before int,
     p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
     p_expected bigint[], p_most bigint[], p_expire bigint[], p_overrides boolean[], p_titles text[],
@@ -272,7 +272,7 @@ END $$;
 
 -- Appends one turn that holds no results of earlier calls and leaves no calls open: the usual case, with the least work.
 -- Gives what append gives for one turn, as an array.
-CREATE FUNCTION @append_one(
+CREATE OR REPLACE FUNCTION @append_one(
     p_now bigint, p_tenant text, p_thread text, p_append text, p_size bigint, p_expected bigint, p_most bigint,
     p_expire bigint, p_overrides boolean, p_title text, p_payloads bytea[], p_format text, p_ties int[]
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
@@ -324,7 +324,7 @@ END $$;
 
 -- Appends turns of which several are of one thread. They come sorted by rounds that hold each thread once; p_ends and
 -- p_message_ends say where the turns and the messages of each round end. The other arguments are those of append.
-CREATE FUNCTION @append_rounds(
+CREATE OR REPLACE FUNCTION @append_rounds(
     p_ends int[], p_message_ends int[], p_now bigint,
     p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
     p_expected bigint[], p_most bigint[], p_expire bigint[], p_overrides boolean[], p_titles text[],

@@ -1,14 +1,14 @@
 -- Truncating, rewriting, documents, deleting and purging: each is one call that locks the thread's row first.
 
 -- The locked row of a live thread, or nothing.
-CREATE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
     SELECT id FROM @threads
     WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
     FOR UPDATE
 $$;
 
 -- Drops a thread's messages at and above the last safe cut at or below a position.
-CREATE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_stop bigint := p_stop;
     v_span record;
@@ -36,7 +36,7 @@ END $$;
 
 -- Keeps the positions from p_start to below p_stop; gives nothing for an unknown thread.
 -- Drops nothing, and gives null for how many went, where the next position is not p_expected (null: any).
-CREATE FUNCTION @truncate(
+CREATE OR REPLACE FUNCTION @truncate(
     p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_expected bigint, p_now bigint
 ) RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -64,7 +64,7 @@ BEGIN
 END $$;
 
 -- Puts payloads in the place of those that still are what p_old says; gives how many. Words go with their payload.
-CREATE FUNCTION @rewrite(
+CREATE OR REPLACE FUNCTION @rewrite(
     p_tenant text, p_thread text, p_seqs bigint[], p_old bytea[], p_new bytea[], p_formats text[], p_texts text[],
     p_language text, p_now bigint
 ) RETURNS bigint LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
@@ -90,7 +90,7 @@ BEGIN
 END $$;
 
 -- Writes a document; p_expected is the revision that it must have. Gives the revision, and whether it was written.
-CREATE FUNCTION @put_document(p_tenant text, p_thread text, p_name text, p_value bytea, p_expected bigint, p_now bigint)
+CREATE OR REPLACE FUNCTION @put_document(p_tenant text, p_thread text, p_name text, p_value bytea, p_expected bigint, p_now bigint)
 RETURNS TABLE (written boolean, revision bigint, updated_ms bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -115,7 +115,7 @@ BEGIN
 END $$;
 
 -- Removes all that is kept of threads. Their rows go last: whether the others may be touched can depend on them.
-CREATE FUNCTION @erase(p_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @erase(p_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM @messages WHERE thread = ANY (p_ids);
     DELETE FROM @appends WHERE thread = ANY (p_ids);
@@ -125,7 +125,7 @@ END $$;
 
 -- Forgets a thread whose next position is p_expected (null: any). Gives whether there was one that had not expired;
 -- and its next position, if that kept it.
-CREATE FUNCTION @delete_thread(p_tenant text, p_thread text, p_expected bigint, p_now bigint)
+CREATE OR REPLACE FUNCTION @delete_thread(p_tenant text, p_thread text, p_expected bigint, p_now bigint)
 RETURNS TABLE (lived boolean, kept_at bigint) LANGUAGE plpgsql AS $$
 DECLARE
     v_row record;
@@ -142,7 +142,7 @@ BEGIN
 END $$;
 
 -- Forgets a tenant's next p_limit threads after p_after; gives how many lived, and where to go on (null at the end).
-CREATE FUNCTION @delete_tenant(p_tenant text, p_after text, p_limit int, p_now bigint)
+CREATE OR REPLACE FUNCTION @delete_tenant(p_tenant text, p_after text, p_limit int, p_now bigint)
 RETURNS TABLE (lived bigint, last_thread text) LANGUAGE plpgsql AS $$
 DECLARE
     v_ids bigint[];
@@ -158,7 +158,7 @@ BEGIN
 END $$;
 
 -- Removes at most p_limit messages of threads that have expired; gives whether there may be more to do.
-CREATE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_thread bigint;
     v_removed int;

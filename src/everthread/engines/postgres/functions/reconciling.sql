@@ -1,7 +1,7 @@
 -- What is kept twice, compared: each call looks at a bounded part.
 
 -- The threads after one, by their ids: at most 500, and of about 100,000 messages unless it is one.
-CREATE FUNCTION @threads_after(p_after bigint) RETURNS TABLE (id bigint) LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION @threads_after(p_after bigint) RETURNS TABLE (id bigint) LANGUAGE sql STABLE AS $$
     SELECT id FROM (
         SELECT id, sum(count) OVER (ORDER BY id) - count AS messages_before
         FROM (SELECT id, count FROM @threads WHERE id > p_after ORDER BY id LIMIT 500) AS next_ones
@@ -10,7 +10,7 @@ CREATE FUNCTION @threads_after(p_after bigint) RETURNS TABLE (id bigint) LANGUAG
 $$;
 
 -- What the row of a thread should say, from its messages. The next position never goes back.
-CREATE FUNCTION @counted(p_thread bigint, p_next bigint)
+CREATE OR REPLACE FUNCTION @counted(p_thread bigint, p_next bigint)
 RETURNS TABLE (count bigint, size bigint, head_seq bigint, next_seq bigint) LANGUAGE sql STABLE AS $$
     SELECT count(*), coalesce(sum(octet_length(payload)), 0)::bigint, coalesce(min(seq), p_next),
         greatest(p_next, max(seq) + 1)
@@ -18,7 +18,7 @@ RETURNS TABLE (count bigint, size bigint, head_seq bigint, next_seq bigint) LANG
 $$;
 
 -- Makes the counts of threads those of their messages; gives how many threads were changed.
-CREATE FUNCTION @recount(p_ids bigint[]) RETURNS int LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @recount(p_ids bigint[]) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
     v_done int;
 BEGIN
@@ -33,7 +33,7 @@ BEGIN
 END $$;
 
 -- The first thread after one of which anything is kept beside its row, or null.
-CREATE FUNCTION @next_kept(p_after bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION @next_kept(p_after bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT least(
         (SELECT thread FROM @messages WHERE thread > p_after ORDER BY thread LIMIT 1),
         (SELECT thread FROM @appends WHERE thread > p_after ORDER BY thread LIMIT 1),

@@ -1,17 +1,17 @@
 -- Searching: the words of a message, and what is asked for.
 
 -- The lexeme that narrows a search to one tenant; the tenant itself is checked beside it.
-CREATE FUNCTION @mark(p_tenant text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION @mark(p_tenant text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT 'tenant' || left(encode(sha256(convert_to(p_tenant, 'UTF8')), 'hex'), 16)
 $$;
 
 -- What the index keeps of a message.
-CREATE FUNCTION @words(p_language regconfig, p_text text, p_tenant text) RETURNS tsvector LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION @words(p_language regconfig, p_text text, p_tenant text) RETURNS tsvector LANGUAGE sql STABLE AS $$
     SELECT to_tsvector(p_language, p_text) || array_to_tsvector(ARRAY[@mark(p_tenant)])
 $$;
 
 -- The query for messages of a tenant that hold every phrase; null, which finds nothing, where no phrase has a word.
-CREATE FUNCTION @asked(p_language text, p_phrases text[], p_tenant text) RETURNS tsquery LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION @asked(p_language text, p_phrases text[], p_tenant text) RETURNS tsquery LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_query tsquery := '';
     v_phrase text;
