@@ -31,6 +31,12 @@ def places(request: pytest.FixtureRequest) -> Places:
 
 
 @pytest.fixture
+def place(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store that outlives the process, on the engine of the parameter."""
+    return empty_place(request, request.param)
+
+
+@pytest.fixture
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty store."""
     async with open_store(empty_place(request, request.param)) as opened:

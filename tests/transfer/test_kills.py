@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from everthread import ThreadKey, open_store
-from everthread.transfer import copy_threads, export_threads
+from everthread import Store, ThreadKey, open_store
+from everthread.transfer import export_threads
 from tests.transfer.conftest import Places
 from tests.transfer.conversations import everything, fill, turn
 
 ROOT = Path(__file__).parents[2]
 SEEDS = [1, 2]
+RUNS = [("sqlite", 1), ("sqlite", 2), ("redis", 1), ("redis", 2), ("postgres", 3), ("objects", 4)]
 
 
 def run_until_done(how: str, source: str, target: str, seed: int) -> int:
@@ -34,35 +35,37 @@ def run_until_done(how: str, source: str, target: str, seed: int) -> int:
         kills += 1
 
 
-async def fill_more(url: str) -> None:
+async def fill_more(store: Store) -> None:
+    await fill(store)
+    for number in range(150):
+        await store.append(ThreadKey("long"), turn(number))
+        if number % 50 == 9:
+            await store.truncate(ThreadKey("long"), stop=4 * number)
+
+
+async def filled(url: str) -> str:
     async with open_store(url) as store:
-        await fill(store)
-        for number in range(150):
-            await store.append(ThreadKey("long"), turn(number))
-            if number % 50 == 9:
-                await store.truncate(ThreadKey("long"), stop=4 * number)
+        await fill_more(store)
+    return url
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_a_copy_that_is_killed_again_and_again_ends_as_a_clean_one(places: Places, seed: int) -> None:
-    source, target, clean = places(), places(), places()
-    await fill_more(source)
-    assert run_until_done("copy", source, target, seed) > 1
-    async with open_store(source) as store, open_store(target) as killed, open_store(clean) as other:
-        await copy_threads(store, other)
-        assert await everything(killed) == await everything(other) == await everything(store)
+@pytest.mark.parametrize(("place", "seed"), RUNS, indirect=["place"])
+async def test_a_copy_that_is_killed_again_and_again_ends_as_a_clean_one(place: str, tmp_path: Path, seed: int) -> None:
+    source = await filled(f"sqlite:///{tmp_path}/source.db")
+    assert run_until_done("copy", source, place, seed) > 1
+    async with open_store(source) as store, open_store(place) as killed:
+        assert await everything(killed) == await everything(store)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("place", "seed"), RUNS, indirect=["place"])
 async def test_an_import_that_is_killed_again_and_again_ends_as_a_clean_one(
-    places: Places, tmp_path: Path, seed: int
+    place: str, tmp_path: Path, seed: int
 ) -> None:
-    source, target = places(), places()
-    await fill_more(source)
-    async with open_store(source) as store:
+    async with open_store("memory:") as store:
+        await fill_more(store)
         await export_threads(store, tmp_path / "x")
-        assert run_until_done("import", str(tmp_path / "x"), target, seed) > 1
-        async with open_store(target) as killed:
+        assert run_until_done("import", str(tmp_path / "x"), place, seed) > 1
+        async with open_store(place) as killed:
             assert await everything(killed) == await everything(store)
 
 
@@ -70,8 +73,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_as_a_clean_one(
 async def test_an_export_that_is_killed_again_and_again_writes_the_same_bytes(
     places: Places, tmp_path: Path, seed: int
 ) -> None:
-    source = places()
-    await fill_more(source)
+    source = await filled(places())
     assert run_until_done("export", source, str(tmp_path / "killed"), seed) > 1
     async with open_store(source) as store:
         await export_threads(store, tmp_path / "clean")
@@ -84,8 +86,7 @@ async def test_an_export_that_is_killed_again_and_again_writes_the_same_bytes(
 async def test_a_folder_whose_export_is_killed_again_and_again_ends_as_a_clean_one(
     places: Places, tmp_path: Path, seed: int
 ) -> None:
-    source = places()
-    await fill_more(source)
+    source = await filled(places())
     assert run_until_done("export into a folder", source, str(tmp_path / "killed"), seed) > 1
     async with open_store(source) as store:
         await export_threads(store, tmp_path / "clean", into_folder=True)
