@@ -96,6 +96,20 @@ async def test_a_view_does_all_that_a_store_does_for_its_tenant(store: Store) ->
     assert await view.delete_thread(KEY)
 
 
+async def test_a_view_keeps_the_conditions_and_the_retention_of_single_threads(store: Store) -> None:
+    view = store.tenant("acme", quota=Quota(max_messages=100))
+    await talk(view)
+    for call in (view.truncate(KEY, stop=4, expected_seq=8), view.delete_thread(KEY, expected_seq=8)):
+        with pytest.raises(ConflictError) as conflict:
+            await call
+        assert conflict.value.actual == 12
+    changed = await view.update_thread(KEY, retention=Retention(max_messages=4))
+    assert changed.retention == Retention(max_messages=4)
+    await view.append(KEY, turn(3))
+    assert texts(await kept(view))[0] == "question 3"
+    assert await view.delete_thread(KEY, expected_seq=16)
+
+
 async def test_a_view_of_a_view_stays_within_it(store: Store) -> None:
     view = store.tenant("acme")
     limited = view.tenant("", quota=Quota(max_messages=1)).tenant("acme")
@@ -105,11 +119,21 @@ async def test_a_view_of_a_view_stays_within_it(store: Store) -> None:
         view.tenant("other")
 
 
-async def test_a_view_tells_its_tenant_and_never_closes_the_store(store: Store) -> None:
-    async with store.tenant("acme") as view:
-        assert "acme" in view.location
-        assert "acme" in repr(view)
-    await talk(store)
+async def test_a_view_tells_its_tenant_and_never_closes_the_store() -> None:
+    class Watched(MemoryStore):
+        is_closed = False
+
+        async def aclose(self) -> None:
+            self.is_closed = True
+            await super().aclose()
+
+    async with Watched() as store:
+        async with store.tenant("acme") as view:
+            assert "acme" in view.location
+            assert "acme" in repr(view)
+        await view.aclose()
+        assert not store.is_closed
+    assert store.is_closed
 
 
 async def test_what_is_no_key_or_no_tenant_is_refused(store: Store) -> None:

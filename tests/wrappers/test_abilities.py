@@ -105,6 +105,13 @@ def test_every_ability_of_the_contract_is_thought_of() -> None:
     assert named == set(ABILITIES)
 
 
+@pytest.mark.parametrize("ability", sorted(ABILITIES, key=lambda ability: ability.__name__), ids=lambda a: a.__name__)
+def test_every_call_of_an_ability_is_passed_on(ability: type) -> None:
+    # One with a default would otherwise be answered by the wrapper itself.
+    calls = {name for name, call in vars(ability).items() if inspect.isfunction(call) and not name.startswith("_")}
+    assert calls <= set(vars(ForwardingStore))
+
+
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_has_the_abilities_of_its_store_that_it_carries(name: str) -> None:
     assert abilities_of(WRAPPERS[name](CanAll())) == (set(ABILITIES) - WITHHELD[name]) | ADDED.get(name, set())

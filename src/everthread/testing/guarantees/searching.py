@@ -189,8 +189,9 @@ class Searching(GuaranteeTests):
         assert await found(store, "rome") == []
 
     async def test_what_is_trimmed_is_not_found(self, store: Store) -> None:
-        await found(store, "rome")
-        await store.append(KEY, [said("one rome"), said("two rome")], retention=Retention(max_messages=1))
+        await store.append(KEY, [said("one rome")])
+        assert await found(store, "rome") == [0]
+        await store.append(KEY, [said("two rome")], retention=Retention(max_messages=1))
         assert await found(store, "rome") == [1]
         await store.append(KEY, [said("three rome")])
         await store.truncate(KEY, start=2)
@@ -201,6 +202,7 @@ class Searching(GuaranteeTests):
     async def test_what_is_undone_is_not_found(self, store: Store) -> None:
         await found(store, "rome")
         await store.append(KEY, [said("one rome"), said("two rome"), said("three rome")])
+        assert await found(store, "rome") == [2, 1, 0]
         await store.truncate(KEY, stop=1)
         assert await found(store, "rome") == [0]
         await store.append(KEY, [said("ostia")])
@@ -211,6 +213,7 @@ class Searching(GuaranteeTests):
         await found(store, "rome")
         for name in ("a", "b"):
             await store.append(ThreadKey(name, KEY.tenant), [said("rome")])
+        assert len((await find(store, "rome")).hits) == 2
         await store.delete_thread(ThreadKey("a", KEY.tenant))
         assert [hit.key.thread_id for hit in (await find(store, "rome")).hits] == ["b"]
         await store.append(ThreadKey("a", KEY.tenant), [said("ostia")])
@@ -232,6 +235,7 @@ class Searching(GuaranteeTests):
     async def test_what_is_rewritten_is_found_by_its_new_words(self, store: Store) -> None:
         await found(store, "rome")
         await store.append(KEY, [said("rome"), said("ostia")])
+        assert await found(store, "rome") == [0]
         if isinstance(store, SupportsRewrite):
             await store.rewrite(KEY, [Rewrite(0, said("rome").payload, said("naples").payload)])
             assert await found(store, "rome") == []
@@ -287,14 +291,14 @@ class SearchingByIndex(GuaranteeTests):
         await store.append(KEY, [said(f"rome {number}") for number in range(6)])
         seen: list[int] = []
         cursor: str | None = None
-        for number in itertools.count():
+        for number in range(4):
             findings = await find(store, "rome", limit=2, cursor=cursor)
             seen += [hit.seq for hit in findings.hits]
             cursor = findings.cursor
             if cursor is None:
                 break
             await store.append(KEY, [said(f"rome again {number}")])
-        assert seen == [5, 4, 3, 2, 1, 0]
+        assert (seen, cursor) == ([5, 4, 3, 2, 1, 0], None)
 
     async def test_the_index_finds_what_reading_everything_finds(self, store: Store) -> None:
         words = ("rome", "ostia", "train", "plane")
