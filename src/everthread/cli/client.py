@@ -17,7 +17,7 @@ from everthread.cli.conversation import AGENT_NAME, Conversation, ModelError, Re
 from everthread.cli.encryption import open_with_keys
 from everthread.cli.models import Model, choose_model
 from everthread.cli.named_stores import with_retention
-from everthread.cli.stores import without_secrets
+from everthread.cli.stores import place_for_people, without_secrets
 from everthread.cli.terminal import Leave, Terminal
 from everthread.errors import EverthreadError, OutcomeUnknownError
 from everthread.model import Message, Retention, Thread
@@ -252,7 +252,7 @@ class _Client:
         name = rendering.one_line(title, 80) if title else "a fresh one" if thread is None else "untitled"
         facts = (
             ("thread", f"{name} ({self._conversation.key.thread_id})"),
-            ("kept in", self._conversation.store.location),
+            ("kept in", place_for_people(self._conversation.store.location)),
             ("model", self._model.description),
         )
         self._terminal.show(Text(AGENT_NAME, style="bold green"))

@@ -106,8 +106,10 @@ async def _kept(store: Store, thread: Thread, last: int | None, start: int) -> A
 
 def _show_heading(thread: Thread, location: str, output: Output) -> None:
     from everthread.cli.rendering import heading_lines, retention_words
+    from everthread.cli.stores import place_for_people
 
-    facts = [("thread", thread.key.thread_id), ("kept in", location), ("messages", f"{thread.count:,}")]
+    facts = [("thread", thread.key.thread_id), ("kept in", place_for_people(location))]
+    facts.append(("messages", f"{thread.count:,}"))
     if thread.title:
         facts.insert(1, ("title", thread.title))
     if thread.retention is not None or thread.expires_ms is not None:

@@ -51,6 +51,15 @@ def default_store_url() -> str:
     return "sqlite:///" + quote((folder / "threads.db").as_posix(), safe="/:")
 
 
+def place_for_people(location: str) -> str:
+    """A store's location as people write it: a SQLite file by its path, all else by its URL."""
+    from everthread.cli.rendering import sanitise
+
+    path = location.removeprefix("sqlite:///")
+    # What was escaped in the URL may be a control character.
+    return location if path == location else sanitise(unquote(path))
+
+
 def without_secrets(text: str, url: str) -> str:
     """The text with the URL's password, in either spelling, replaced: engines leave it out, this makes sure."""
     try:

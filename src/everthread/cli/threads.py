@@ -10,6 +10,7 @@ import click
 
 from everthread.cli.common import Age, Output, Place, Tag, json_option, run, store_command
 from everthread.cli.retention import limits
+from everthread.cli.stores import place_for_people
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -88,7 +89,7 @@ class _Listing:
         if cursor is not None:
             self._output.note(f"More: the same with --cursor {cursor}")
         whose = f" of tenant {self._tenant!r}" if self._tenant else ""
-        self._say_if_none(f"There are no threads{whose} in {store.location} yet.")
+        self._say_if_none(f"There are no threads{whose} in {place_for_people(store.location)} yet.")
 
     async def filtered(self, store: Store, only: ThreadFilter) -> None:
         """The threads that pass a filter."""

@@ -13,6 +13,7 @@ import click
 
 from everthread._arguments import KEYS_TENANT, SEALED, is_sealed
 from everthread.cli.encryption import VARIABLE
+from everthread.cli.stores import place_for_people
 from everthread.codec import encode
 from everthread.contract import Store
 from everthread.errors import EncryptionKeyError
@@ -45,7 +46,7 @@ class WithoutKeys(ForwardingStore):
     async def aclose(self) -> None:
         await super().aclose()
         if self._has_seen_sealed:
-            click.echo(f"{self.location} is encrypted. {_WHERE}", err=True)
+            click.echo(f"{place_for_people(self.location)} is encrypted. {_WHERE}", err=True)
 
     async def append(
         self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
