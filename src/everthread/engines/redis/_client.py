@@ -6,18 +6,19 @@ retries, a pool with limits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from redis import exceptions
 from redis.asyncio import Redis
 
 from everthread.engines._coalescing import Coalescer
-from everthread.engines.redis._errors import ServerError, broken, unconfirmed
+from everthread.engines.redis._errors import ServerError, broken, unconfirmed, unreachable
 from everthread.engines.redis._keys import ThreadNames
 from everthread.engines.redis._line import Durability
 from everthread.engines.redis._scripts import Script
-from everthread.errors import EverthreadError
+from everthread.errors import EverthreadError, StoreUnavailableError
 
 # redis-py takes the code from the text of the errors that it has a class for.
 _CODES: Final = {
@@ -63,7 +64,8 @@ class ClientLink:
         try:
             await self._client.execute_command("PING")
         except exceptions.RedisError as error:
-            raise self._typed(error, in_doubt=False) from None
+            typed = self._typed(error)
+            raise unreachable(self._server, error) if isinstance(typed, StoreUnavailableError) else typed from None
 
     async def close(self) -> None:
         """Waits for what is under way; the client stays open, for it is the caller's."""
@@ -83,6 +85,14 @@ class ClientLink:
     async def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Any:
         """Carries out reading commands on a thread in one step and returns their replies."""
         return await self._submit(_Call([[b"MULTI"], *commands, [b"EXEC"]]))
+
+    async def primaries(self) -> Mapping[str, int]:
+        """The one server that is known."""
+        return {self._server: 0}
+
+    def encryption(self) -> Sequence[ssl.SSLObject]:
+        """None is known: the connections are the client's."""
+        return ()
 
     async def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]:
         """The keys of a type that match a pattern, some at a time; one may be given twice."""
@@ -129,7 +139,7 @@ class ClientLink:
     def _confirmed(self, calls: Sequence[_Call], replies: list[Any], count: Any, durability: Durability) -> list[Any]:
         """The replies, but for the writes that too few replicas have."""
         if isinstance(count, exceptions.NoPermissionError):
-            error: Exception | None = ServerError("NOPERM")
+            error: Exception | None = ServerError(f"NOPERM {count}")
         else:
             number = 0 if isinstance(count, Exception) else int(count)
             error = None if number >= durability.replicas else unconfirmed(self._server, number, *durability)

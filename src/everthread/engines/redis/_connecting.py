@@ -129,8 +129,8 @@ class Dialer:
         except exceptions.AuthenticationError:
             is_known = self._settings.get("password") or self._settings.get("credential_provider")
             raise refused(server, ServerError("WRONGPASS" if is_known else "NOAUTH")) from None
-        except exceptions.NoPermissionError:
-            raise refused(server, ServerError("NOPERM")) from None
+        except exceptions.NoPermissionError as error:
+            raise refused(server, ServerError(f"NOPERM {error}")) from None
         except exceptions.ResponseError as error:
             if isinstance(error, (exceptions.BusyLoadingError, exceptions.MasterDownError)):
                 raise
@@ -187,6 +187,11 @@ def server_of(settings: dict[str, Any]) -> str:
         where = f"Redis at {settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
     database = settings.get("db")
     return f"{where}, database {database}" if database else where
+
+
+def is_encrypted(pool: Any) -> bool:
+    """Whether a pool of redis-py makes connections that speak TLS."""
+    return issubclass(pool.connection_class, redis.SSLConnection)
 
 
 def address_of(settings: dict[str, Any], *, tls: bool) -> str:

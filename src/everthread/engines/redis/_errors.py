@@ -6,6 +6,7 @@ credentials nor content.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from everthread.errors import (
@@ -23,8 +24,9 @@ TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN"
 _DENIED: Final = {
     "WRONGPASS": "refused the user name or password",
     "NOAUTH": "wants a password: put it into the URL (rediss://user:password@host:6380)",
-    "NOPERM": "does not allow this user all that everthread needs; the manual lists the rights",
+    "NOPERM": "does not allow this user {}; the manual lists the rights",
 }
+_COMMAND: Final = re.compile(r"'([a-z|]+)' command")
 _BUSY: Final = {
     "OOM": "is out of memory: it writes nothing until there is room (maxmemory)",
     "MISCONF": "cannot save to its disk and therefore refuses writes",
@@ -34,9 +36,22 @@ _BUSY: Final = {
     "BUSY": "is busy with another client's script",
 }
 _CHECK: Final = (
-    "Check the host and port, that a firewall lets this machine in, and whether the server speaks TLS only "
-    "(rediss://; Azure Cache for Redis: port 6380)."
+    "Check the host and port, that a firewall lets this machine in, and whether the server speaks TLS "
+    "(rediss://; Azure Cache for Redis: port 6380) or not (redis://)."
 )
+
+
+def _what_to_check(reason: str) -> str:
+    # The words of OpenSSL and of the operating system.
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        if "mismatch" in reason:
+            return "Its certificate is for another name: use that one in the URL."
+        return "Name those who vouch for its certificate: ssl_ca_certs=/path."
+    if "alert" in reason and "certificate" in reason:
+        return "It wants a certificate of its clients: ssl_certfile=/path&ssl_keyfile=/path."
+    if "No such file" in reason:
+        return "A file or socket that the URL names is not there."
+    return _CHECK
 
 
 class ServerError(Exception):
@@ -50,7 +65,8 @@ class ServerError(Exception):
 
 def unreachable(server: str, error: BaseException) -> StoreUnavailableError:
     """No connection could be made."""
-    return StoreUnavailableError(f"{server} cannot be reached ({_reason(error)}). {_CHECK}")
+    reason = _reason(error)
+    return StoreUnavailableError(f"{server} cannot be reached ({reason}). {_what_to_check(reason)}")
 
 
 def broken(server: str, reason: str, *, in_doubt: bool) -> StoreUnavailableError:
@@ -82,7 +98,7 @@ def refused(server: str, error: ServerError, name: bytes | None = None) -> Evert
     if "no permissions" in text or "can't access" in text:
         code = "NOPERM"  # from within a script it comes under another code
     if code in _DENIED:
-        return ConfigurationError(f"{server} {_DENIED[code]}.")
+        return ConfigurationError(f"{server} {_DENIED[code].format(_denied(text))}.")
     if code in _BUSY:
         return StoreUnavailableError(f"{server} {_BUSY[code]}. Nothing was written.")
     if code in TRANSIENT:
@@ -103,6 +119,12 @@ def refused(server: str, error: ServerError, name: bytes | None = None) -> Evert
     # Only of a script's own failures it is known that they quote no arguments.
     what = text if "user_script" in text else code
     return StoreUnavailableError(f"{server} answered with an error that is not known here ({what}).")
+
+
+def _denied(text: str) -> str:
+    if command := _COMMAND.search(text):
+        return command[1].upper().replace("|", " ")
+    return "these keys" if "key" in text else "all that everthread needs"
 
 
 def _reason(error: BaseException) -> str:

@@ -113,7 +113,7 @@ def companions_of(list_key: bytes) -> list[bytes]:
     if tag == list_key and b"}" not in list_key:
         return [b"{%b}:%b" % (list_key, name) for name in COMPANIONS]
     if tag == list_key:
-        tag = _tag_in(slot_of(list_key))
+        tag = tag_in(slot_of(list_key))
     return [b"{%b}:%b:%b" % (tag, name, list_key) for name in COMPANIONS]
 
 
@@ -142,7 +142,7 @@ _tags: dict[int, bytes] = {}
 _tried = 0
 
 
-def _tag_in(slot: int) -> bytes:
+def tag_in(slot: int) -> bytes:
     """A tag of digits that lies in a slot; always the same one for a slot."""
     global _tried  # noqa: PLW0603 (a table that fills up as far as it is needed)
     while slot not in _tags:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections import deque
 from typing import Any, Final, NamedTuple, Protocol, cast
 
@@ -157,6 +158,11 @@ class Line(asyncio.BufferedProtocol):
     def is_busy(self) -> bool:
         """Whether answers are to come."""
         return bool(self._unanswered or self._unconfirmed)
+
+    @property
+    def encryption(self) -> ssl.SSLObject | None:
+        """Its TLS, if it has it."""
+        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     # Sending
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from everthread.engines.redis._keys import SLOTS
 from everthread.engines.redis._line import Address
-from everthread.errors import ConfigurationError
+from everthread.errors import ConfigurationError, StoreUnavailableError
 
 HERE: Final[Address] = ("", 0)
 """The server that the URL names, whose place redis-py knows."""
@@ -179,7 +179,9 @@ class ClusterPlaces:
         self._is_stale = True
         await self.find()
         if None in self._owners:
-            raise ConnectionError("a part of the cluster has no server")
+            raise StoreUnavailableError(
+                "A part of the cluster's keys has no server now: see CLUSTER SLOTS on one of them."
+            )
         return [self._owners.index(owner) for owner in dict.fromkeys(self._owners)]
 
     def _learn(self, rows: Sequence[Any], asked: Address) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from everthread.engines.redis._errors import TRANSIENT, ServerError, broken, unreachable
@@ -122,6 +123,24 @@ class Router:
         data = MULTI + b"".join(map(request, commands)) + EXEC
         return self._submit(Call(TRANSACTION, data, names.slot, self._loop.create_future(), len(commands) + 2))
 
+    async def primaries(self) -> Mapping[str, int]:
+        """A slot of each server that takes writes, by what the server is called; looked for anew.
+
+        Raises:
+            StoreUnavailableError: None can be reached, or not all keys have a server.
+        """
+        try:
+            slots = await self._places.one_slot_each()
+        except EverthreadError:
+            raise
+        except Exception as error:
+            raise unreachable(self._server, error) from None
+        return {_named(self._places.of(slot)): slot for slot in slots}
+
+    def encryption(self) -> Sequence[ssl.SSLObject]:
+        """The TLS of each open connection that has it."""
+        return [tls for line in self._lines.values() if (tls := line.encryption) is not None]
+
     async def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]:
         """The keys of a type that match a pattern, of all servers, some at a time; one may be given twice.
 
@@ -131,13 +150,7 @@ class Router:
             StoreUnavailableError: A server cannot be reached or was lost, so it is not known what else there is.
             ServerError: A server refused it.
         """
-        try:
-            slots = await self._places.one_slot_each()
-        except EverthreadError:
-            raise
-        except Exception as error:
-            raise unreachable(self._server, error) from None
-        for slot in slots:
+        for slot in (await self.primaries()).values():
             # Makes the connection, if there is none.
             await self._submit(Call(PING, PING.by_hash, slot, self._loop.create_future()))
             line, cursor = self._lines.get(self._places.of(slot)), b""
@@ -327,6 +340,10 @@ class Router:
             return broken(self._server, "and cannot be reached again", in_doubt=True)
         # Each caller gets an error of its own: raising one object in many tasks mixes their tracebacks.
         return type(error)(*error.args) if isinstance(error, EverthreadError) else unreachable(self._server, error)
+
+
+def _named(address: Address | None) -> str:
+    return "" if address is None else f"{address[0]}:{address[1]}"
 
 
 def _pause(attempt: int) -> float:

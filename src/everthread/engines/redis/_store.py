@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, Self, cast
 
 import msgspec
@@ -18,7 +19,7 @@ from everthread.engines._rewriting import Rewriting
 from everthread.engines.redis import _scripts as scripts
 from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
-from everthread.engines.redis._keys import Names, ThreadNames
+from everthread.engines.redis._keys import Names, ThreadNames, tag_in
 from everthread.engines.redis._reconciling import Reconciliation
 from everthread.engines.redis._records import (
     ABSENT,
@@ -58,7 +59,7 @@ from everthread.retention import TurnLinks
 
 try:
     from everthread.engines.redis._client import ClientLink
-    from everthread.engines.redis._connecting import address_of, server_of
+    from everthread.engines.redis._connecting import address_of, is_encrypted, server_of
     from everthread.engines.redis._linking import connector, durability_of
     from everthread.engines.redis._recency import Recency
 except ImportError as error:
@@ -81,6 +82,10 @@ class Link(Protocol):
     def run(self, script: scripts.Script, names: ThreadNames | bytes, arguments: list[bytes]) -> Awaitable[Any]: ...
 
     def transact(self, names: ThreadNames, commands: Sequence[Sequence[bytes]]) -> Awaitable[Any]: ...
+
+    async def primaries(self) -> Mapping[str, int]: ...
+
+    def encryption(self) -> Sequence[ssl.SSLObject]: ...
 
     def scan(self, kind: bytes, pattern: bytes) -> AsyncIterator[Sequence[bytes]]: ...
 
@@ -166,7 +171,7 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
         return cls(
             lambda: ClientLink(client, server, durability),
             server=server,
-            address=address_of(settings, tls=False),
+            address=address_of(settings, tls=is_encrypted(pool)),
             **options,
         )
 
@@ -203,9 +208,16 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
         return await self._translated(comparison.run(mend=mend))
 
     async def diagnose(self) -> tuple[Fact, ...]:
-        # In a cluster, the server that would keep this thread answers for all.
-        reply = await self._call(self._run(FACTS, ThreadKey("everthread-doctor"), []))
-        return facts(reply[1].decode(errors="replace"), self._address)
+        await self.open()
+        return await self._translated(self._diagnose())
+
+    async def _diagnose(self) -> tuple[Fact, ...]:
+        link, infos = self._linked(), dict[str, str]()
+        for server, slot in (await link.primaries()).items():
+            # A key that is nobody's and lies there.
+            text = await link.run(FACTS, b"{%b}" % tag_in(slot), [])
+            infos[server] = text.decode(errors="replace")
+        return tuple(facts(infos, self._address, link.encryption(), datetime.now(UTC)))
 
     # Messages
 

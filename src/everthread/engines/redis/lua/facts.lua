@@ -1,5 +1,5 @@
--- What the server tells of itself.
+-- What the server tells of itself. Runs by itself.
 --
--- Reply {0, the text of INFO, or '' where this user may not ask}
+-- Reply: the text of INFO, or '' where this user may not ask
 local text = redis.pcall('INFO')
-return { 0, type(text) == 'string' and text or '' }
+return type(text) == 'string' and text or ''

@@ -4,7 +4,8 @@
 -- its own retention}: title and metadata are '' or '=' and the value, the last is '' or 'messages,milliseconds'.
 local thread, refusal = load(true)
 if refusal then
-  if refusal[1] == 1 and RECENT then call('ZREM', RECENT, NAME) end
+  -- A user who may only read leaves the index as it is.
+  if refusal[1] == 1 and RECENT then redis.pcall('ZREM', RECENT, NAME) end
   return refusal
 end
 return describe(thread)
