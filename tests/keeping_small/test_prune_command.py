@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -95,14 +97,17 @@ async def test_killed_and_run_again_it_ends_as_one_run(places: Any, tmp_path: Pa
     killed, undisturbed = places(), places()
     await asyncio.gather(fill(killed), fill(undisturbed))
     command = [PROGRAM, "prune", "--store", killed, "--max-messages", "3", "--yes", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(tmp_path))
-    assert process.stdout is not None
-    # Lines come in batches: with the first of them some threads are done and the others are not.
-    process.stdout.readline()
+    reading, writing = os.pipe()
+    # It tells of each thread and waits when the pipe is full, with some threads done and the others not.
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(command, stdout=writing, env=environment(tmp_path))
+    assert os.read(reading, 1) == b"{"
     process.kill()
-    process.stdout.close()
     process.wait()
-    assert any(len(messages) > 3 for _, _, messages in (await contents(killed)).values())
+    os.close(reading)
+    os.close(writing)
+    lengths = {len(messages) for _, _, messages in (await contents(killed)).values()}
+    assert len(lengths) > 1
     for url in (killed, undisturbed):
         assert prune(tmp_path, "--store", url, "--max-messages", "3", "--yes").returncode == 0
     assert await contents(killed) == await contents(undisturbed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from everthread import Message, NewMessage, Store, ThreadKey, new_message, read_all, view
+from everthread.contract import SupportsImport
 
 KEY = ThreadKey("trip")
 
@@ -32,6 +34,15 @@ def turn(number: int) -> list[NewMessage]:
 async def talk(store: Store, key: ThreadKey = KEY, turns: int = 3) -> None:
     for number in range(turns):
         await store.append(key, turn(number), default_title="Trip to Rome")
+
+
+async def in_this_order(store: Store, *keys: ThreadKey) -> None:
+    """Puts the threads' last activity a millisecond apart, the last one's now: listings go by it."""
+    assert isinstance(store, SupportsImport)
+    now = datetime.now(UTC)
+    for number, key in enumerate(reversed(keys)):
+        at = now - timedelta(milliseconds=number)
+        await store.restore_times(key, created_at=at, updated_at=at)
 
 
 async def kept(store: Store, key: ThreadKey = KEY) -> list[Message]:

@@ -17,7 +17,7 @@ from everthread import Store, ThreadKey, open_store
 from everthread.cli.common import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNAVAILABLE, EXIT_USAGE
 from everthread.cli.group import COMMANDS, everthread
 from tests.cli.driving import PROGRAM, Tty, environment, piped
-from tests.managing.talks import KEY, kept, said, talk, texts
+from tests.managing.talks import KEY, in_this_order, kept, said, talk, texts
 from tests.servers import free_port
 
 
@@ -45,7 +45,7 @@ def seed(url: str, *names: str, turns: int = 2) -> None:
     async def write(store: Store) -> None:
         for name in names:
             await talk(store, ThreadKey(name), turns)
-            await asyncio.sleep(0.002)  # the listing's order is by milliseconds
+        await in_this_order(store, *map(ThreadKey, names))
 
     on(url, write)
 
@@ -316,7 +316,7 @@ def test_a_store_that_cannot_be_reached_has_a_status_of_its_own_and_the_password
 
 def test_an_empty_listing_says_where_it_looked(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/typo.db"
-    assert run("threads", store=url).stderr == f"There are no threads in {url} yet.\n"
+    assert f"{tmp_path}/typo.db yet." in run("threads", store=url).stderr
     assert "tenant 'acme'" in run("threads", "--tenant", "acme", store=url).stderr
 
 

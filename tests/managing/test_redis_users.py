@@ -36,7 +36,7 @@ async def use_all(store: Store) -> None:
     """All that a store does."""
     await talk(store)
     await store.append(KEY, turn(4), append_id="a", expected_seq=12)
-    await store.append(KEY, turn(4), append_id="a")
+    assert (await store.append(KEY, turn(4), append_id="a")).replayed
     await store.put_document(KEY, "d", b"1")
     for name in CALLS:
         await CALLS[name](store, KEY)

@@ -24,7 +24,7 @@ from everthread.threads import (
     undo_position,
     usage,
 )
-from tests.managing.talks import KEY, call, kept, result, said, talk, texts, turn
+from tests.managing.talks import KEY, call, in_this_order, kept, result, said, talk, texts, turn
 from tests.meanwhile import Meanwhile
 
 
@@ -37,7 +37,7 @@ async def test_every_filter_must_pass_and_the_newest_come_first(store: Store) ->
         key = ThreadKey(f"t{number}")
         await store.append(key, [said("user", "hello")], default_title=f"Trip to ROME {number}")
         await store.update_thread(key, metadata={"stars": number, "customer": "acme" if number % 2 else "other"})
-        await asyncio.sleep(0.002)  # the listing's order is by milliseconds
+    await in_this_order(store, *(ThreadKey(f"t{number}") for number in range(5)))
     assert await found(store, ThreadFilter()) == ["t4", "t3", "t2", "t1", "t0"]
     assert await found(store, ThreadFilter(title="rome 3")) == ["t3"]
     assert await found(store, ThreadFilter(metadata={"customer": "acme"})) == ["t3", "t1"]
