@@ -219,7 +219,7 @@ OBJECTS = Profile(
         "Lossless": "a line of an object, byte for byte",
         "After a crash": "all, as durable as the service; in a directory, flushed (`fsync`)",
     },
-    ways={"SupportsSearch": _SCAN},
+    ways={"SupportsSearch": _SCAN, "SupportsReconciling": "what killed writers left, the list of threads"},
     costs=_SEGMENT_COSTS,
 )
 
