@@ -154,8 +154,10 @@ async def test_the_right_that_is_missing_is_named(kind: str) -> None:
             with pytest.raises(ConfigurationError, match="does not allow this user RPUSH;"):
                 await store.append(ThreadKey("t"), [new_message({"role": "user", "content": "a"})])
             assert (await told_by(store))["server"].status == "warning"
-        with pytest.raises(ConfigurationError, match="does not allow this user these keys;"):
-            await open_store(f"redis://elsewhere:{where}").get_thread(ThreadKey("t"))
+        async with open_store(f"redis://elsewhere:{where}") as store:
+            with pytest.raises(ConfigurationError, match="does not allow this user these keys;"):
+                await store.get_thread(ThreadKey("t"))
+            assert (await told_by(store))["server"].status == "warning"
 
 
 async def test_a_user_who_may_only_read_can_read() -> None:
