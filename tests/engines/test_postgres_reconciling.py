@@ -255,6 +255,19 @@ class TestIndexing:
             assert await found(late, "rome") == [1]
             assert await found(late, "ostia") == [0]
 
+    async def test_it_ends_though_somebody_goes_on_writing_without_search(self, store: PostgresStore, url: str) -> None:
+        await store.append(KEY, [said("rome")] * 5)
+        async with searching(url) as late:
+
+            async def writing_meanwhile(query: str, *args: object) -> object:
+                if query == "index_messages":
+                    assert (await store.append(KEY, [said("ostia")])).first_seq < 10, "it does not end"
+                return await late._repeat(query, *args)
+
+            indexing = Indexing(writing_meanwhile, late._words, "simple", lambda messages: None)
+            assert await indexing.run() == 5
+            assert await late.index() == 1
+
     async def test_a_rewriting_store_without_search_leaves_no_old_words(self, store: PostgresStore, url: str) -> None:
         async with searching(url) as late:
             await late.append(KEY, [said("rome")])

@@ -33,27 +33,34 @@ class Indexing:
 
     async def count(self) -> int:
         """How many messages are left to index."""
-        return sum([left async for _, left in self._threads()])
+        return sum([left async for _, left, _ in self._threads()])
 
     async def run(self) -> int:
-        """Indexes what is left; says how many messages that were."""
+        """Indexes what is left now; says how many messages that were."""
         total = 0
-        while done := sum([await self._index(thread) async for thread, _ in self._threads()]):
-            # Once more: messages that somebody was just writing to were passed over.
+        while True:
+            done = missed = 0
+            async for thread, left, stop in self._threads():
+                indexed = await self._index(thread, stop)
+                done += indexed
+                missed += left - indexed
             total += done
-        return total
+            # Messages that somebody was just writing to were passed over: once more, unless he still is.
+            if not (missed > 0 and done):
+                return total
 
-    async def _threads(self) -> AsyncIterator[tuple[int, int]]:
+    async def _threads(self) -> AsyncIterator[tuple[int, int, int]]:
         after = -1
         while rows := await self._run("unindexed", after, self._language):
             after = rows[-1][0]
-            for thread, left in rows:
+            for thread, left, stop in rows:
                 if left:
-                    yield thread, left
+                    yield thread, left, stop
 
-    async def _index(self, thread: int) -> int:
+    async def _index(self, thread: int, stop: int) -> int:
+        # Only up to where the thread was: a writer without search may add messages as fast as they are indexed here.
         after, done = -1, 0
-        while rows := await self._run("unindexed_messages", thread, after, self._language):
+        while rows := await self._run("unindexed_messages", thread, after, self._language, stop):
             after = rows[-1]["seq"]
             texts = [self._words_of(row["payload"], unpack(row["format"])) for row in rows]
             seqs, versions = [row["seq"] for row in rows], [row["version"] for row in rows]

@@ -143,16 +143,21 @@ JOIN @messages m USING (thread, seq) JOIN @threads t ON t.id = m.thread
 ORDER BY m.created_ms DESC, m.thread DESC, m.seq DESC;
 
 -- name: unindexed
--- How many messages some threads have whose words are not in the index, or there in another language.
-SELECT id, (SELECT count(*) FROM @messages WHERE thread = id AND search_language IS DISTINCT FROM $2) AS count
-FROM @threads_after($1) ORDER BY id;
+-- How many messages some threads have whose words are not in the index, or there in another language; and the position
+-- after the last of them.
+SELECT id, m.count, m.stop
+FROM @threads_after($1), LATERAL (
+    SELECT count(*) AS count, max(seq) + 1 AS stop FROM @messages
+    WHERE thread = id AND search_language IS DISTINCT FROM $2
+) AS m
+ORDER BY id;
 
 -- name: unindexed_messages
--- The next of them in a thread: at most 200, and of 8 MB unless it is one. The version tells whether it was changed.
+-- The next of them in a thread, below a position: at most 200, and of 8 MB unless it is one. The version tells whether it was changed.
 SELECT seq, version, format, convert_to(payload, 'UTF8') AS payload FROM (
     SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq) - octet_length(payload) AS bytes_before FROM (
         SELECT seq, xmin::text AS version, format, payload FROM @messages
-        WHERE thread = $1 AND seq > $2 AND search_language IS DISTINCT FROM $3 ORDER BY seq LIMIT 200
+        WHERE thread = $1 AND seq > $2 AND seq < $4 AND search_language IS DISTINCT FROM $3 ORDER BY seq LIMIT 200
     ) AS next_ones
 ) AS counted
 WHERE bytes_before < 8388608 ORDER BY seq;
