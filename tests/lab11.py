@@ -17,7 +17,8 @@ def talk(generation: str, redis_url: str | None, *typed: str, python: str = sys.
     if redis_url is not None:
         environment["REDIS_URL"] = redis_url
     done = subprocess.run(
-        [python, str(ROOT / "examples" / "lab11" / generation / "app.py")],
+        [python, "-m", f"{generation}.app"],
+        cwd=ROOT / "examples" / "lab11",
         input="".join(f"{line}\n" for line in typed),
         env=environment,
         capture_output=True,

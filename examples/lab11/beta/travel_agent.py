@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from agent_framework import ChatAgent
-from offline import OfflineChatClient
+from beta.offline import OfflineChatClient
 
 from everthread.adapters.agent_framework import RedisChatMessageStore
 
