@@ -60,7 +60,10 @@ class Indexing:
     async def _index(self, thread: int, stop: int) -> int:
         # Only up to where the thread was: a writer without search may add messages as fast as they are indexed here.
         after, done = -1, 0
-        while rows := await self._run("unindexed_messages", thread, after, self._language, stop):
+        while after + 1 < stop:
+            rows = await self._run("unindexed_messages", thread, after, self._language, stop)
+            if not rows:
+                break
             after = rows[-1]["seq"]
             texts = [self._words_of(row["payload"], unpack(row["format"])) for row in rows]
             seqs, versions = [row["seq"] for row in rows], [row["version"] for row in rows]
