@@ -57,6 +57,8 @@ async def test_one_that_is_cancelled_goes_on_where_it_was(tmp_path: Path) -> Non
         making = asyncio.create_task(store.prepare_search(advance=stop))
         with pytest.raises(asyncio.CancelledError):
             await making
+        told = {fact.name: fact.value for fact in await store.diagnose()}
+        assert told["search"] in {f"the index is made to {part}%: the next search goes on" for part in (33, 50)}
         await store.append(KEY, [new_message({"role": "user", "content": "meanwhile"})])
         await store.prepare_search(advance=lambda done, total: seen.append((done, total)))
         # One part that was under way when it was cancelled may have been carried out.

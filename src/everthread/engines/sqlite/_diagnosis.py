@@ -51,4 +51,13 @@ def _of_database(db: sqlite3.Connection, place: Place) -> Iterator[Fact]:
     if garbage:
         yield Fact("remains", f"of {garbage:,} deleted threads; later writes remove them")
     progress = db.execute("SELECT indexed_to, upto FROM search_index").fetchone()
-    yield Fact("search", "no index yet: the first search makes it" if progress is None else "with an index")
+    yield Fact("search", _index(progress))
+
+
+def _index(progress: tuple[int, int] | None) -> str:
+    if progress is None:
+        return "no index yet: the first search makes it"
+    indexed_to, upto = progress
+    if indexed_to >= upto:
+        return "with an index"
+    return f"the index is made to {indexed_to / upto:.0%}: the next search goes on"

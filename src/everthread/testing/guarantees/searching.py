@@ -277,6 +277,21 @@ class SearchingByIndex(GuaranteeTests):
         assert [hit.seq for hit in await store.search(KEY.tenant, "rome")] == [0]
         assert (await find(store, "rome")).is_scan is False
 
+    async def test_a_search_can_be_prepared_and_that_tells_how_it_goes(self, store: Store, other_store: Store) -> None:
+        assert isinstance(store, SupportsSearch)
+        assert isinstance(other_store, SupportsSearch)
+        for number in range(3):
+            await store.append(KEY, [said(f"rome {number} {at}") for at in range(700)])
+        steps: list[tuple[int, int]] = []
+        await store.prepare_search(advance=lambda done, total: steps.append((done, total)))
+        assert [done for done, _ in steps] == sorted({done for done, _ in steps})
+        assert all(done <= total for done, total in steps)
+        assert not steps or steps[-1][0] == steps[-1][1]
+        steps.clear()
+        await other_store.prepare_search(advance=lambda done, total: steps.append((done, total)))
+        assert steps == []
+        assert [hit.seq for hit in await store.search(KEY.tenant, "rome 699")] == [2099, 1399, 699]
+
     async def test_the_newest_comes_first_across_threads(self, harness: Harness) -> None:
         clock = Clock()
         async with harness.open(clock=clock) as store:
