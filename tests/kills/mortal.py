@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from everthread import Store, open_store
+from everthread.contract import SupportsReconciling
 from everthread.erasing import erase_tenant
 from everthread.pruning import PrunePolicy, prune
 from everthread.repairing import repair, undo
@@ -85,6 +86,11 @@ async def _undo(store: Store, backup: str) -> None:
         assert outcome.status == "undone", outcome
 
 
+async def _reconcile(store: Store, _: str) -> None:
+    assert isinstance(store, SupportsReconciling)
+    await store.reconcile(TENANT, mend=True)
+
+
 async def _summarize(store: Store, _: str) -> None:
     async def model(request: str) -> str:
         # The same question gets the same answer, and all of the question matters.
@@ -100,6 +106,7 @@ JOBS = {
     "rewrap": _rewrap,
     "repair": _repair,
     "undo": _undo,
+    "reconcile": _reconcile,
     "summarize": _summarize,
 }
 
@@ -116,12 +123,17 @@ def run_until_done(job: str, url: str, argument: Callable[[int], object] = str, 
     while True:
         calls += dice.randint(1, stride)
         later = dice.choice([0, 200, 1000, 4000])
-        command = [sys.executable, "-m", "tests.kills.mortal", str(calls), str(later), job, url, str(argument(kills))]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode == 0:
+        if not is_killed(job, url, argument(kills), calls=calls, later=later):
             return kills
-        assert done.returncode == -signal.SIGKILL, done.stderr
         kills += 1
+
+
+def is_killed(job: str, url: str, argument: object = "", *, calls: int, later: int) -> bool:
+    """Runs it once, to be killed ``later`` µs after a call has begun; says whether it came to that before its end."""
+    command = [sys.executable, "-m", "tests.kills.mortal", str(calls), str(later), job, url, str(argument)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return done.returncode != 0
 
 
 async def main(job: str, url: str, argument: str = "") -> None:

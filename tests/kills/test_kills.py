@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from redis.asyncio import Redis
 
 from everthread import open_store
+from everthread.contract import SupportsReconciling
 from everthread.erasing import erase_tenant
 from everthread.summaries import get_summary
 from everthread.wrappers.encrypted import Encrypted
 from everthread.wrappers.rewrapping import rewrap
-from tests.kills.mortal import JOBS, run_until_done
+from tests.kills.mortal import JOBS, is_killed, run_until_done
 from tests.kills.state import LONG, TENANT, break_threads, check_consistency, fill_tenant, seen_of
 from tests.places import empty_place
 from tests.transfer.conversations import turn
@@ -137,6 +142,39 @@ async def test_repairing_and_taking_it_back(places: tuple[str, str], tmp_path: P
 def payloads(seen: dict[str, Any]) -> dict[str, list[bytes]]:
     """What was said in each thread of the tenant."""
     return {name: [message[-1] for message in thread["messages"]] for name, thread in seen.items()}
+
+
+async def lose_what_is_kept_twice(url: str) -> None:
+    """Spoils the counts and leaves remains on SQLite, loses the index on Redis."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as db:
+            db.execute("UPDATE threads SET count = count + 1")
+            db.execute(
+                "INSERT INTO messages (thread, seq, turn, tied, created_ms, format, payload)"
+                " SELECT 1000 + id % 40, id, id, 0, 0, 'json', '1' FROM messages"
+            )
+        return
+    place = urlsplit(url)
+    prefix = parse_qs(place.query)["prefix"][0]
+    async with Redis(port=place.port or 0) as client:
+        assert await client.delete(f"{{{prefix}@{TENANT}}}:recent") == 1
+
+
+async def test_putting_right_what_is_kept_twice(places: tuple[str, str]) -> None:
+    for url in places:
+        async with open_store(url) as store:
+            await fill_tenant(store, 60)
+        await lose_what_is_kept_twice(url)
+    killed, clean = places
+    async with open_store(killed) as store:
+        assert isinstance(store, SupportsReconciling)
+        assert sum([drift.count for drift in await store.reconcile(TENANT)]) > 40
+    kills = [is_killed("reconcile", killed, calls=1, later=later) for later in (100, 1000, 4000, 9000, 20_000)]
+    assert sum(kills) >= 2
+    for url in places:
+        await run("reconcile", url)
+    seen = await ends_alike(killed, clean)
+    assert len(seen["acme long"]["messages"]) == 60
 
 
 @pytest.mark.parametrize("kept", [b"", b'{"kind":"thread","messages":1}\n', b"not a receipt\n"])
