@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +18,6 @@ from everthread import (
     Store,
     ThreadKey,
     ThreadNotFoundError,
-    new_message,
     open_store,
 )
 from everthread.engines.memory import MemoryStore
@@ -291,82 +289,3 @@ async def test_a_thread_of_any_name_comes_back(tmp_path: Path, thread_id: str) -
         await export_threads(store, tmp_path / "x")
         await import_threads(target, tmp_path / "x")
         assert await everything(target) == await everything(store)
-
-
-# For reading
-
-HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)> ``` # x \u202e"
-
-
-async def hostile(store: Store) -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "<b>", "arguments": HOSTILE}}
-    image = {"type": "image_url", "image_url": {"url": 'javascript:alert("1")'}}
-    await store.append(
-        ThreadKey(HOSTILE),
-        [
-            new_message({"role": HOSTILE, "content": HOSTILE}, format="chat-completions"),
-            new_message({"role": "user", "content": [{"type": "text", "text": HOSTILE}, image]}),
-            new_message({"role": "assistant", "content": None, "tool_calls": [call]}),
-            new_message({"role": "tool", "tool_call_id": "c", "content": HOSTILE}),
-        ],
-    )
-
-
-async def test_html_holds_nothing_that_acts(store: Store) -> None:
-    from html.parser import HTMLParser
-
-    await hostile(store)
-    stream = io.BytesIO()
-    await export_threads(store, stream, format="html")
-    seen: list[tuple[str, dict[str, str | None]]] = []
-
-    class Parser(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            seen.append((tag, dict(attrs)))
-
-    page = stream.getvalue().decode()
-    Parser().feed(page)
-    assert {tag for tag, _ in seen} <= {
-        "html", "head", "meta", "title", "style", "body", "section", "h1", "article", "header", "p", "pre",
-    }  # fmt: skip
-    assert all(not name.startswith("on") and name != "href" for _, attributes in seen for name in attributes)
-    assert "default-src 'none'" in page
-    assert page.count("alert(1)") >= 4
-
-
-async def test_markdown_holds_no_html_and_ends_no_block(store: Store) -> None:
-    await hostile(store)
-    stream = io.BytesIO()
-    await export_threads(store, stream, format="markdown")
-    text = stream.getvalue().decode()
-    in_block = False
-    for line in text.splitlines():
-        if line.startswith("````"):
-            in_block = not in_block
-        elif not in_block:
-            assert "<" not in line.replace("\\<", "")
-    assert not in_block
-
-
-async def test_fine_tuning_lines_are_the_chat_format(store: Store) -> None:
-    await store.append(ThreadKey("a"), turn(0))
-    await store.append(ThreadKey("b"), turn(1))
-    stream = io.BytesIO()
-    await export_threads(store, stream, format="openai")
-    lines = [json.loads(line)["messages"] for line in stream.getvalue().splitlines()]
-    assert len(lines) == 2
-    call = {"id": "call0", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}}
-    assert lines[0] == [
-        {"role": "user", "content": "question 0 — é💾"},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call0", "content": "22 °C"},
-        {"role": "assistant", "content": "answer 0"},
-    ]
-
-
-@pytest.mark.parametrize("format_name", ["markdown", "html", "openai"])
-async def test_a_folder_for_reading_has_a_file_for_each_thread(store: Store, tmp_path: Path, format_name: str) -> None:
-    await fill(store)
-    report = await export_threads(store, tmp_path / "x", format=format_name, into_folder=True)  # type: ignore[arg-type]
-    assert len(list((tmp_path / "x").iterdir())) == 10
-    assert report.is_complete

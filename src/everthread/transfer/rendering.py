@@ -1,4 +1,4 @@
-"""Threads for people and for other programs: Markdown, HTML, OpenAI's fine-tuning lines. These are not read back.
+"""Threads for people: Markdown and HTML. These are not read back.
 
 What is stored is not trusted: in HTML all of it is escaped, nothing is loaded from elsewhere, and a policy in
 the page forbids scripts; in Markdown it stands in blocks that it cannot end.
@@ -6,26 +6,29 @@ the page forbids scripts; in Markdown it stands in blocks that it cannot end.
 
 from __future__ import annotations
 
-import json
 import re
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from html import escape
-from typing import Any
 
 from everthread import codec
 from everthread.codec import Media, View
-from everthread.errors import CorruptRecordError, InvalidMessageError
+from everthread.errors import CorruptRecordError
 from everthread.model import Message
 from everthread.transfer.exporting import Form, JsonLines
+from everthread.transfer.fine_tuning import FineTuning
 from everthread.transfer.sources import StoreThread
 
 UNREADABLE = "(unreadable: the record is not JSON)"
 _FENCES = re.compile(r"`{3,}")
+# An underscore within a word and an ampersand that begins no entity mean nothing.
+_MARKUP = re.compile(r"[\\`*\[\]<~|]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+_LINE_START = re.compile(r"^(\d*)([#>+=.)-])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SAFE_LINKS = ("https://", "http://")
 
 
-class Text(Form):
+class Reading(Form):
     """A form in which a thread is its title and its messages, each by itself."""
 
     async def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
@@ -66,7 +69,7 @@ def _described(media: Media) -> str:
     return f"[{media.media_type or 'file'}{size}]"
 
 
-class Markdown(Text):
+class Markdown(Reading):
     """A heading for each thread and message; what was said as quoted text, tools as code."""
 
     suffix = ".md"
@@ -75,7 +78,7 @@ class Markdown(Text):
         return _bytes(f"# {_plain(_title(thread))}\n\n")
 
     def message(self, message: Message, seen: View | None) -> str:
-        role = _plain(seen.role if seen and seen.role else "message")
+        role = _plain(codec.shorten(seen.role if seen else "", 40) or "message")
         heading = f"## {role} {f'· {_when(message)} ' if _when(message) else ''}· {message.seq}"
         return "\n\n".join([heading, *self._parts(seen)]) + "\n\n"
 
@@ -84,7 +87,7 @@ class Markdown(Text):
             yield UNREADABLE
             return
         if seen.text:
-            yield "\n".join(f"> {_plain(line)}".rstrip() for line in seen.text.splitlines())
+            yield _quoted(seen.text)
         for media in seen.media:
             yield _plain(f"{_described(media)} {media.uri}".rstrip())
         for call in seen.calls:
@@ -94,17 +97,38 @@ class Markdown(Text):
 
 
 def _plain(text: str) -> str:
-    """Text in which neither markup nor HTML has a meaning."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text.replace("\r", ""))
+    """One line in which neither markup nor HTML has a meaning."""
+    return _MARKUP.sub(r"\\\g<0>", _readable(text).replace("\n", " "))
+
+
+def _quoted(text: str) -> str:
+    """Text as it was written, line by line; quoted, so that it ends where it ends."""
+    lines = [_quoted_line(line) for line in _readable(text).split("\n")]
+    # Two spaces keep a line break.
+    ends = ["  " if line and following else "" for line, following in zip(lines, [*lines[1:], ""], strict=True)]
+    return "\n".join(f"> {line}".rstrip() + end for line, end in zip(lines, ends, strict=True))
+
+
+def _quoted_line(line: str) -> str:
+    text = _MARKUP.sub(r"\\\g<0>", line.strip())
+    # What makes a list, a rule, a heading or a block only where a line begins with it.
+    text = _LINE_START.sub(r"\1\\\2", text)
+    indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
+    return "&nbsp;" * indent + text
+
+
+def _readable(text: str) -> str:
+    """Without what would steer a terminal, or change what stands around it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _block(text: str) -> str:
     longest = max((len(found) for found in _FENCES.findall(text)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}\n{_readable(text)}\n{fence}"
 
 
-class Html(Text):
+class Html(Reading):
     """One page that needs nothing else, with a section for each thread."""
 
     suffix = ".html"
@@ -123,78 +147,33 @@ header{color:#888;font-size:.85rem}p,pre{white-space:pre-wrap;overflow-wrap:anyw
     ending = b"</section>\n"
 
     async def opening(self, thread: StoreThread) -> bytes:
-        return _bytes(f"<section><h1>{escape(_title(thread))}</h1>\n")
+        return _bytes(f"<section><h1 dir=auto>{_escaped(_title(thread))}</h1>\n")
 
     def message(self, message: Message, seen: View | None) -> str:
-        role = seen.role if seen and seen.role else "message"
+        role = codec.shorten(seen.role if seen else "", 40) or "message"
         kind = f' class="{role}"' if role in {"user", "assistant"} else ""
         heading = " · ".join(filter(None, (role, _when(message), str(message.seq))))
-        return f"<article{kind}><header>{escape(heading)}</header>{''.join(self._parts(seen))}</article>\n"
+        return f"<article{kind}><header>{_escaped(heading)}</header>{''.join(self._parts(seen))}</article>\n"
 
     def _parts(self, seen: View | None) -> Iterator[str]:
         if seen is None:
             yield f"<p>{UNREADABLE}</p>"
             return
         if seen.text:
-            yield f"<p>{escape(seen.text)}</p>"
+            yield f"<p dir=auto>{_escaped(seen.text)}</p>"
         for media in seen.media:
-            shown = escape(_described(media))
+            shown = _escaped(_described(media))
             is_safe = media.uri.lower().startswith(_SAFE_LINKS)
             link = f'<a rel="noreferrer" href="{escape(media.uri)}">{shown}</a>' if is_safe else shown
             yield f"<p>{link}</p>"
         for call in seen.calls:
-            yield f"<pre>{escape(f'{call.name}({call.arguments})')}</pre>"
+            yield f"<pre dir=auto>{_escaped(f'{call.name}({call.arguments})')}</pre>"
         for result in seen.results:
-            yield f"<pre>→ {escape(result.text)}</pre>"
+            yield f"<pre dir=auto>→ {_escaped(result.text)}</pre>"
 
 
-class FineTuning(Form):
-    """One line a thread, ``{"messages": […]}``: text, tool calls and results; media are left out.
-
-    Source: https://platform.openai.com/docs/guides/supervised-fine-tuning (the chat format).
-    """
-
-    suffix = ".jsonl"
-
-    async def opening(self, thread: StoreThread) -> bytes:
-        return b""
-
-    async def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
-        before = b'{"messages":['
-        async for page in thread.pages():
-            entries = [entry for message in page for entry in _entries(_view(message) or View())]
-            yield (before if entries else b"") + b",".join(map(_encoded, entries)), len(page)
-            before = b"," if entries else before
-        if before == b",":
-            yield b"]}\n", 0
-
-
-def _encoded(entry: Mapping[str, Any]) -> bytes:
-    try:
-        return codec.encode(entry)
-    except InvalidMessageError:
-        # A lone surrogate, which another program stored.
-        return json.dumps(entry, ensure_ascii=False).encode(errors="replace")
-
-
-_ROLES = {"developer": "system", "human": "user", "ai": "assistant"}
-
-
-def _entries(seen: View) -> Iterator[dict[str, Any]]:
-    # An approval is between the agent and its host: no model sees it.
-    calls = [call for call in seen.calls if not call.id.startswith("approval:")]
-    results = [result for result in seen.results if not result.id.startswith("approval:")]
-    role = _ROLES.get(seen.role, seen.role)
-    if (seen.text or calls) and role in {"system", "user", "assistant"}:
-        entry: dict[str, Any] = {"role": role, "content": seen.text or None}
-        if calls:
-            entry["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in calls
-            ]
-        yield entry
-    for result in results:
-        yield {"role": "tool", "tool_call_id": result.id, "content": result.text}
+def _escaped(text: str) -> str:
+    return escape(_readable(text))
 
 
 FORMS: dict[str, Callable[[], Form]] = {"jsonl": JsonLines, "markdown": Markdown, "html": Html, "openai": FineTuning}
