@@ -23,11 +23,12 @@ from everthread.contract import SupportsReconciling
 from everthread.erasing import erase_tenant
 from everthread.pruning import PrunePolicy, prune
 from everthread.repairing import repair, undo
-from everthread.summaries import SummaryPolicy, summarize
+from everthread.summaries import SummaryPolicy
+from everthread.summarizing import summarize_threads
 from everthread.wrappers import ABILITIES, ForwardingStore
 from everthread.wrappers.encrypted import Encrypted
 from everthread.wrappers.rewrapping import rewrap
-from tests.kills.state import HOUR, LONG, TENANT
+from tests.kills.state import HOUR, TENANT
 from tests.wrappers.sealed_places import KEYRING
 
 T = TypeVar("T")
@@ -96,7 +97,9 @@ async def _summarize(store: Store, _: str) -> None:
         # The same question gets the same answer, and all of the question matters.
         return f"{len(request)} characters"
 
-    await summarize(store, LONG, model, SummaryPolicy(keep_turns=2), piece_tokens=30)
+    policy = SummaryPolicy(keep_turns=2)
+    async for outcome in summarize_threads(store, model, policy, TENANT, piece_tokens=30):
+        assert outcome.error is None, outcome
 
 
 JOBS = {

@@ -109,10 +109,10 @@ async def test_summarising(places: tuple[str, str]) -> None:
         async with open_store(url) as store:
             await fill_tenant(store)
     killed, clean = places
-    assert run_until_done("summarize", killed, stride=8) > 3
+    assert run_until_done("summarize", killed, stride=30) > 3
     await run("summarize", clean)
     seen = await ends_alike(killed, clean)
-    assert len(seen["acme long"]["documents"]) == 1
+    assert sum(bool(thread["documents"]) for name, thread in seen.items() if name.startswith("acme")) > 8
     async with open_store(killed) as store:
         assert await get_summary(store, LONG) is not None
 
