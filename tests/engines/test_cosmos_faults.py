@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -13,7 +15,7 @@ from everthread.engines.cosmos import CosmosStore
 from everthread.errors import ConfigurationError, LimitExceededError, OutcomeUnknownError, StoreUnavailableError
 from everthread.model import NewMessage, ThreadKey
 from everthread.testing import Harness, StoreContractSuite, UrlHarness
-from tests.cosmos_proxy import LANDED, Fault, FaultyProxy, always, each_once, nothing, now_and_then
+from tests.cosmos_proxy import LANDED, Fault, FaultyProxy, Request, always, each_once, nothing, now_and_then
 from tests.object_servers import COSMOS_KEY, cosmos_url
 from tests.servers import Server
 
@@ -36,13 +38,9 @@ def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-def url_through(proxy: FaultyProxy) -> str:
-    return f"{cosmos_url(proxy, 'http')}&discover=false&timeout=0.5&retry_seconds=3"
-
-
 @pytest.fixture
 def url(proxy: FaultyProxy) -> str:
-    return url_through(proxy)
+    return f"{cosmos_url(proxy, 'http')}&discover=false&timeout=0.5&retry_seconds=3"
 
 
 async def prepared(url: str) -> None:
@@ -199,6 +197,28 @@ async def test_an_append_that_never_gets_an_answer_may_be_sent_again(
         assert await seen(store) == after(0, 1, 2, 3, listed=(KEY, OTHER))
 
 
+async def test_only_so_many_requests_are_under_way_that_none_runs_into_its_timeout(
+    proxy: FaultyProxy, url: str
+) -> None:
+    await prepared(url)
+    under_way = threading.Semaphore(32)
+    more, released = threading.Event(), threading.Event()
+
+    def hold(_: Request) -> None:
+        if not under_way.acquire(blocking=False):
+            more.set()
+        released.wait(20)
+        under_way.release()
+
+    async with open_store(url, timeout=30) as store:
+        proxy.plan = hold
+        reading = asyncio.gather(*(store.get_thread(ThreadKey(str(number))) for number in range(64)))
+        assert not await asyncio.to_thread(more.wait, 1)
+        released.set()
+        assert await reading == [None] * 64
+        assert not more.is_set()
+
+
 async def test_throttling_is_waited_for_no_longer_than_the_setting_says(proxy: FaultyProxy, url: str) -> None:
     await prepared(url)
     tries: list[int] = []
@@ -278,4 +298,4 @@ class TestCosmosWithFaults(StoreContractSuite):
     @pytest.fixture
     def harness(self, proxy: FaultyProxy) -> Harness:
         proxy.plan = now_and_then(7)
-        return UrlHarness(lambda: url_through(proxy))
+        return UrlHarness(lambda: f"{cosmos_url(proxy, 'http')}&discover=false")

@@ -19,6 +19,8 @@ PARTITION_BYTES = 20 * 1024**3
 """What a logical partition holds (https://learn.microsoft.com/azure/cosmos-db/concepts-limits)."""
 
 _TRANSIENT = {408, 410, 429, 449, 500, 502, 503, 504}
+_AT_ONCE = 32
+"""Requests under way together. More would only wait in the driver, and what waits there runs into its timeout."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _WRITE_FORBIDDEN, _PARTITION_FULL = 3, 1014  # sub-statuses of 403
 _SESSION_NOT_AVAILABLE = 1002  # of 404: this replica is behind what was read or written here before
@@ -54,6 +56,7 @@ class Requests:
         self._location = location
         self._timeout = timeout
         self._retry_seconds = retry_seconds
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self.units = 0.0
 
     async def call(self, method: Callable[..., Awaitable[R]], **arguments: Any) -> R:
@@ -73,17 +76,21 @@ class Requests:
 
         Each is safe to repeat: what has landed fails its own condition, which the log and the documents notice.
         """
-        deadline = time.monotonic() + self._retry_seconds
+        left = self._retry_seconds
         for attempt in itertools.count():
-            try:
-                async with asyncio.timeout(self._timeout):
-                    return await request()
-            except Exception as error:
-                self._count_refused(error)
-                typed = self.typed(error, body)
-                pause = _asked_pause(error) or min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
-                if not isinstance(typed, StoreUnavailableError) or time.monotonic() + pause > deadline:
-                    raise typed from None
+            async with self._slots:
+                # What it waited for its turn here is not the service's fault.
+                began = time.monotonic()
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        return await request()
+                except Exception as error:
+                    self._count_refused(error)
+                    typed = self.typed(error, body)
+                    pause = _asked_pause(error) or min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+                    left -= time.monotonic() - began + pause
+                    if not isinstance(typed, StoreUnavailableError) or left < 0:
+                        raise typed from None
             await asyncio.sleep(pause)
         raise AssertionError
 

@@ -31,7 +31,6 @@ write (https://learn.microsoft.com/azure/cosmos-db/index-policy)."""
 _ITEMS = "SELECT c.id, c.size, c._ts FROM c WHERE c.pk = @pk AND c.id > @above AND c.id < @below ORDER BY c.id"
 _PARTITIONS = "SELECT c.pk FROM c WHERE c.pk > @first AND c.pk < @stop AND c.id > @above AND c.id < @below"
 _PAGE = 100
-_AT_ONCE = 16
 
 
 class CosmosStorage(Storage, Browsable, Described):
@@ -300,12 +299,9 @@ class CosmosStorage(Storage, Browsable, Described):
             return None
 
     async def _delete_items(self, place: Place, ids: Iterable[str]) -> None:
-        limit = asyncio.Semaphore(_AT_ONCE)
-
         async def delete(item_id: str) -> None:
-            async with limit:
-                with contextlib.suppress(AbsentError):
-                    await self._called("delete_item", item=item_id, partition_key=place.partition)
+            with contextlib.suppress(AbsentError):
+                await self._called("delete_item", item=item_id, partition_key=place.partition)
 
         await asyncio.gather(*map(delete, ids))
 
