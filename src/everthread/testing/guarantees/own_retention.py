@@ -10,7 +10,7 @@ import pytest
 
 from everthread.contract import Store
 from everthread.errors import ConfigurationError, ConflictError, ThreadNotFoundError
-from everthread.model import Retention, Thread
+from everthread.model import Retention, Thread, ThreadKey
 from everthread.testing.guarantees._base import KEY, GuaranteeTests, answering, calling, payloads, said, seqs
 from everthread.testing.guarantees.expiry import LATER, SOON, until_gone
 from everthread.testing.harness import Harness
@@ -65,6 +65,24 @@ class OwnRetention(GuaranteeTests):
         assert seqs(await store.read(KEY)) == [3, 4, 5]
         await store.append(KEY, [said("6")])
         assert seqs(await store.read(KEY)) == [5, 6]
+
+    async def test_of_turns_that_are_sent_together_each_follows_what_holds_for_it(self, store: Store) -> None:
+        own, given, plain = (ThreadKey(name, KEY.tenant) for name in ("own", "given", "plain"))
+        for key in (own, given, plain):
+            await store.append(key, [said("0")])
+        for key in (own, given):
+            await store.update_thread(key, retention=Retention(2, timedelta(hours=1)))
+        turn = [said("1"), said("2"), said("3")]
+        await asyncio.gather(
+            store.append(own, turn),
+            store.append(given, turn, retention=THREE),
+            store.append(plain, turn),
+            store.append(own, [said("4")]),
+        )
+        kept = [seqs(await store.read(key)) for key in (own, given, plain)]
+        assert kept == [[3, 4], [1, 2, 3], [0, 1, 2, 3]]
+        threads = [await store.get_thread(key) for key in (own, given, plain)]
+        assert [thread is not None and thread.expires_ms is not None for thread in threads] == [True, False, False]
 
     async def test_a_thread_can_be_told_to_keep_everything(self, harness: Harness) -> None:
         everything = Retention()
