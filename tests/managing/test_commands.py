@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
@@ -111,6 +112,17 @@ def test_in_a_terminal_threads_are_a_table(tmp_path: Path) -> None:
     with Tty("--store", url, home=tmp_path, program=(PROGRAM, "threads")) as terminal:
         terminal.expect(r"#\s+thread\s+title\s+messages\s+size\s+last activity")
         terminal.expect(r"1\s+second\s+Trip to Rome\s+8\s+\d+ B\s+just now")
+        assert terminal.exit_status() == 0
+
+
+def test_where_a_table_does_not_fit_titles_are_cut_and_ids_are_not(tmp_path: Path) -> None:
+    url, name = f"sqlite:///{tmp_path / 'a.db'}", f"thread_{uuid4()}"
+    seed(url, name)
+    with Tty("--store", url, home=tmp_path, program=(PROGRAM, "threads"), columns=90) as terminal:
+        terminal.expect(rf"1  {name}  Trip to R…  +8  \d+ B")
+        assert terminal.exit_status() == 0
+    with Tty("--store", url, home=tmp_path, program=(PROGRAM, "threads"), columns=80) as terminal:
+        terminal.expect(rf"1  {name}\n   Trip to Rome, 8 messages, \d+ B, just now\n")
         assert terminal.exit_status() == 0
 
 

@@ -386,18 +386,58 @@ class Output:
         from rich.text import Text
 
         heading = tuple(columns)
+        lines = [[Text(_flat(cell)) for cell in cells] for cells in rows]
+        widths = _widths([[Text(column) for column in columns], *lines], columns, self._out.width)
+        if _total(widths) > self._out.width:
+            # An id must stay whole, to be copied.
+            for cells in rows:
+                self._out.print(Text(_record(columns, [_flat(cell) for cell in cells])), soft_wrap=True)
+            return
         table = Table(box=None, pad_edge=False, show_header=heading not in self._headed, header_style="bold")
         self._headed.add(heading)
-        for column in columns:
-            is_number = column in NUMBERS
-            table.add_column(column, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis")
-        for cells in rows:
-            table.add_row(*(Text(_flat(cell)) for cell in cells))
+        for column, width in zip(columns, widths, strict=True):
+            justify = "right" if column in NUMBERS else "left"
+            table.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+        for line in lines:
+            table.add_row(*line)
         self._out.print(table)
 
 
-NUMBERS = frozenset({"#", "messages", "size", "threads", "position"})
+COUNTS = frozenset({"messages", "threads"})
+"""Columns of this name are numbers of such things."""
+
+NUMBERS = COUNTS | {"#", "size", "position"}
 """Columns of this name are aligned to the right."""
+
+
+FLEXIBLE = frozenset({"title", "what goes", "text"})
+"""Columns of this name are cut where a table is wider than the terminal."""
+
+SHORTEST = 10
+"""Columns of text that a flexible column keeps at least."""
+
+
+def _widths(lines: Sequence[Sequence[Text]], columns: Sequence[str], most: int) -> list[int]:
+    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+    for index, column in enumerate(columns):
+        if column in FLEXIBLE:
+            too_wide = max(_total(widths) - most, 0)
+            widths[index] -= min(too_wide, max(widths[index] - SHORTEST, 0))
+    return widths
+
+
+def _record(columns: Sequence[str], cells: Sequence[str]) -> str:
+    """A row in two lines, for where a table is too wide: its name, and below it the rest in words."""
+    named = 2 if columns[0] == "#" else 1
+    rest = zip(columns[named:], cells[named:], strict=True)
+    told = [f"{cell} {column[:-1] if cell == '1' else column}" if column in COUNTS else cell for column, cell in rest]
+    margin = " " * (len(cells[0]) + 2 if named == 2 else 2)
+    return f"{'  '.join(cells[:named])}\n{margin}{', '.join(filter(None, told))}"
+
+
+def _total(widths: Sequence[int]) -> int:
+    # Two spaces stand between columns.
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _flat(cell: str) -> str:
