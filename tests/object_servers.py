@@ -66,10 +66,10 @@ def _node() -> list[str]:
 
 @contextlib.contextmanager
 def azurite() -> Iterator[Server]:
-    """The Azure Blob emulator, keeping its blobs on disk."""
+    """The Azure Blob emulator, keeping its blobs in memory: killed, it loses the newest either way."""
     with scratch_folder() as folder:
         port = free_port()
-        options = ["--location", str(folder), "--blobPort", str(port), "--silent"]
+        options = ["--inMemoryPersistence", "--blobPort", str(port), "--silent"]
         # Without the first, every call of a newer API version than it knows fails.
         quirks = ["--skipApiVersionCheck", "--disableTelemetry"]
         server = Server([*npm_package(AZURITE, "azurite-blob"), *options, *quirks], port, folder, _listens)
@@ -90,8 +90,9 @@ def s3_server() -> Iterator[Server]:
         options += [f"-{name}.port.grpc={free_port()}" for name in ports]
         fixed = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-master.volumeSizeLimitMB=64"]
         fixed += ["-volume.max=0", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={_identities(folder)}"]
-        # It waits for other masters to vote, and there are none.
+        # It waits for other masters to vote, and there are none; this kind of vote is the shorter one.
         fixed += ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"]
+        fixed += ["-master.raftHashicorp", "-master.raftBootstrap"]
         server = Server([_weed(), "server", *fixed, *options], ports["s3"], folder, _takes_objects)
         try:
             server.start()

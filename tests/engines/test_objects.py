@@ -24,7 +24,9 @@ from everthread.testing import (
     CorruptibleHarness,
     CorruptionSuite,
     Harness,
+    ImportSuite,
     ProcessSuite,
+    RewriteSuite,
     ServerHarness,
     ServerSuite,
     StoreContractSuite,
@@ -62,7 +64,7 @@ def directory(tmp_path: Path) -> DirectoryHarness:
     return DirectoryHarness(lambda: f"file://{tmp_path}/{next(names)}?sync=false", cache_bytes=0)
 
 
-class TestDirectory(StoreContractSuite):
+class TestDirectory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         names = itertools.count()
@@ -81,13 +83,15 @@ class TestDirectoryAfterCorruption(CorruptionSuite):
         return directory
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("credentials")
-class TestAzureBlob(StoreContractSuite):
+class TestAzureBlob(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, azurite_server: Server) -> Harness:
         return UrlHarness(lambda: azurite_url(azurite_server))
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("credentials")
 class TestAzureBlobAcrossProcesses(ProcessSuite):
     @pytest.fixture
@@ -96,7 +100,7 @@ class TestAzureBlobAcrossProcesses(ProcessSuite):
 
 
 @pytest.mark.usefixtures("credentials")
-class TestS3(StoreContractSuite):
+class TestS3(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, object_server: Server) -> Harness:
         return UrlHarness(lambda: s3_url(object_server))
@@ -111,7 +115,7 @@ class TestS3AcrossProcesses(ProcessSuite):
 
 class S3Harness(UrlHarness, ServerHarness):
     def __init__(self, server: Server) -> None:
-        super().__init__(lambda: s3_url(server), retry_seconds=3)
+        super().__init__(lambda: s3_url(server), retry_seconds=1)
         self._server = server
 
     def another(self) -> Self:
@@ -130,10 +134,9 @@ def restarted_server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.usefixtures("credentials")
 class TestS3AcrossRestarts(ServerSuite):
     @pytest.fixture
-    def harness(self, restarted_server: Server) -> ServerHarness:
+    def harness(self, restarted_server: Server, credentials: None) -> ServerHarness:
         return S3Harness(restarted_server)
 
 
