@@ -1,4 +1,4 @@
-"""What the doctor is told of object storage: what it is, what may be done there, and whether it keeps the rules."""
+"""What the doctor is told of object storage: what it is, whether it keeps the rules; and what it puts right there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import pytest
 from everthread import open_store
 from everthread.doctor import examine
 from everthread.engines._segments.diagnosis import PROBES
+from everthread.engines._segments.names import name_of, recency_folder
+from everthread.engines._segments.reconciling import UNLISTED
 from everthread.engines._segments.storage import Found, Listed
 from everthread.engines.objects import ObjectStore
-from everthread.model import Fact
+from everthread.model import Fact, NewMessage, ThreadKey
+from tests.cli.driving import PROGRAM, piped
 from tests.engines.storages import MemoryStorage
 from tests.object_servers import CREDENTIALS, LOOKING_KEY_ID, azurite_url, s3_url, versioned_s3_url
 from tests.servers import Server
@@ -67,6 +70,26 @@ class TestHealthy(Storages):
         shown = repr(await told_of(url))
         for name in ("AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"):
             assert CREDENTIALS[name] not in shown
+
+
+class TestRepairing(Storages):
+    async def test_threads_that_no_listing_shows_are_found_and_listed_again(self, url: str, tmp_path: Path) -> None:
+        async with open_store(url) as store:
+            assert isinstance(store, ObjectStore)
+            for number in range(3):
+                await store.append(ThreadKey(f"trip {number}"), [NewMessage(b'"hello"')])
+            assert await store.reconcile() == ()
+            threads = await store.list_threads()
+            folder = recency_folder(name_of(""))
+            markers = [listed.name async for chunk in store.storage.list(folder) for listed in chunk]
+            await store.storage.delete(folder, markers[:2])
+        doctor = (PROGRAM, "doctor", "--store", url, "--repair")
+        dry = await asyncio.to_thread(piped, "", "--dry-run", home=tmp_path, program=doctor, **CREDENTIALS)
+        assert (dry.returncode, dry.stdout) == (1, f"found 2 {UNLISTED}\n"), dry.stderr
+        done = await asyncio.to_thread(piped, "", "--yes", home=tmp_path, program=doctor, **CREDENTIALS)
+        assert done.returncode == 0, done.stderr
+        async with open_store(url) as store:
+            assert await store.list_threads() == threads
 
 
 @pytest.mark.usefixtures("credentials")

@@ -33,7 +33,7 @@ class TestInMemory(StoreContractSuite, RewriteSuite, ImportSuite):
 
 
 @pytest.mark.campaign
-class TestWithoutMemoryOfItsOwn(StoreContractSuite):
+class TestWithoutMemoryOfItsOwn(StoreContractSuite, RewriteSuite):
     """Each call looks at the storage as a new process would."""
 
     @pytest.fixture
@@ -42,7 +42,7 @@ class TestWithoutMemoryOfItsOwn(StoreContractSuite):
 
 
 @pytest.mark.campaign
-class TestCompactingOften(StoreContractSuite):
+class TestCompactingOften(StoreContractSuite, RewriteSuite):
     """Objects are joined again and again under everything that the suite does."""
 
     @pytest.fixture
