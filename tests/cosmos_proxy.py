@@ -76,6 +76,8 @@ class FaultyProxy:
         status: Takes the place of a fault's own, if it is not 0.
         sub_status: Goes with every status.
         pause_ms: For so long it asks to wait, with every status.
+        forbidden: Whether it refuses (403) everything that is not about items.
+        answers: What the server says of itself at a path, in place of what it does say.
     """
 
     def __init__(self, upstream: int) -> None:
@@ -86,6 +88,8 @@ class FaultyProxy:
         self.status = 0
         self.sub_status = 0
         self.pause_ms = 0
+        self.forbidden = False
+        self.answers: dict[str, dict[str, object]] = {}
         self._upstream = upstream
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), self._handler())
@@ -126,6 +130,10 @@ class FaultyProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if len(body) > proxy.most_bytes:
                     return self._answer(413)
+                if proxy.forbidden and "/docs" not in self.path:
+                    return self._answer(403)
+                if self.path in proxy.answers:
+                    return self._answer(*self._told_otherwise(body))
                 fault = proxy.fate(Request(_verb(self.command, self.headers), self.path, body))
                 if fault is None:
                     return self._answer(*self._handed_on(body))
@@ -148,6 +156,11 @@ class FaultyProxy:
                 data = response.read()
                 connection.close()
                 return response.status, dict(response.getheaders()), data
+
+            def _told_otherwise(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+                status, headers, data = self._handed_on(body)
+                said = {**json.loads(data), **proxy.answers[self.path]} if status == 200 else proxy.answers[self.path]
+                return 200, headers, json.dumps(said).encode()
 
             def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
                 self.send_response_only(status)

@@ -18,8 +18,9 @@ from everthread.charges import Charges, charges
 from everthread.contract import Store
 from everthread.doctor import examine
 from everthread.engines.cosmos import CosmosStore
+from everthread.engines.cosmos._diagnosis import encryption
 from everthread.errors import ConfigurationError, ConflictError, StoreUnavailableError
-from everthread.model import NewMessage, ThreadKey
+from everthread.model import Fact, NewMessage, ThreadKey
 from everthread.testing import (
     Harness,
     ImportSuite,
@@ -270,3 +271,42 @@ async def test_the_doctor_tells_what_should_be_set_otherwise(cosmos_emulator: Se
             facts = {fact.name: fact async for fact in examine(store, write=False)}
             assert facts["time to live"].value.startswith(value)
             assert facts["time to live"].status == status
+
+
+async def test_the_doctor_tells_what_an_account_should_be_otherwise(proxy: FaultyProxy) -> None:
+    async with open_store(f"{cosmos_url(proxy, 'http')}&discover=false") as store:
+        proxy.answers = {
+            "/": {
+                "userConsistencyPolicy": {"defaultConsistencyLevel": "Eventual"},
+                "enableMultipleWriteLocations": True,
+                "readableLocations": [{"name": "North Europe"}, {"name": "West Europe"}],
+            },
+            "/offers": {"Offers": [{"content": {"offerThroughput": 400}}], "_count": 1},
+        }
+        assert isinstance(store, CosmosStore)
+        facts = {fact.name: fact for fact in await store.diagnose()}
+    assert facts["server"].value == "Azure Cosmos DB, account local, North Europe, West Europe"
+    assert facts["server"].status == "error"
+    assert "one id to two items" in facts["server"].advice
+    assert (facts["consistency"].value, facts["consistency"].status) == ("Eventual", "warning")
+    assert facts["throughput"].value == "400 RU/s"
+    assert facts["encryption"] == Fact("encryption", "none")
+
+
+def test_a_connection_in_plain_text_is_an_error_where_it_leaves_the_machine() -> None:
+    store = open_store("cosmos://account/db?endpoint=http://elsewhere/")
+    assert isinstance(store, CosmosStore)
+    assert encryption(store.storage).status == "error"
+    other = open_store("cosmos://account/db?verify=false")
+    assert isinstance(other, CosmosStore)
+    assert encryption(other.storage).status == "warning"
+
+
+async def test_the_doctor_tells_what_it_may_not_ask(proxy: FaultyProxy) -> None:
+    async with open_store(f"{cosmos_url(proxy, 'http')}&discover=false") as store:
+        assert isinstance(store, CosmosStore)
+        proxy.forbidden = True
+        facts = {fact.name: fact for fact in await store.diagnose()}
+    for name in ("server", "container"):
+        assert (facts[name].value, facts[name].status) == ("these credentials may not ask", "warning")
+    assert facts["throughput"].value == "serverless, or these credentials may not ask"

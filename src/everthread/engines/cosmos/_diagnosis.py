@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from everthread.engines.cosmos._requests import PARTITION_KEY, AbsentError
-from everthread.errors import ConfigurationError, StoreUnavailableError
+from everthread.errors import ConfigurationError
 from everthread.model import Fact
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ async def described(storage: CosmosStorage) -> tuple[Fact, ...]:
         _asked(storage, "_get_database_account"), _asked(storage, "read"), _asked(storage, "get_throughput")
     )
     return (
-        _encryption(storage),
+        encryption(storage),
         *_of_account(storage, account),
         Fact("credential", storage.credential_name),
         *_of_container(container),
@@ -40,7 +40,8 @@ async def _asked(storage: CosmosStorage, question: str) -> Any:
         return error
 
 
-def _encryption(storage: CosmosStorage) -> Fact:
+def encryption(storage: CosmosStorage) -> Fact:
+    """Whether others can read or change what goes to the account."""
     endpoint = urlsplit(storage.account.endpoint)
     is_local = endpoint.hostname in {"localhost", "127.0.0.1", "::1"}
     if endpoint.scheme != "https":
@@ -89,7 +90,7 @@ def _of_container(found: Any) -> Iterator[Fact]:
 
 
 def _throughput(found: Any) -> Fact:
-    if isinstance(found, StoreUnavailableError | ConfigurationError):
+    if isinstance(found, ConfigurationError):
         return Fact("throughput", "serverless, or these credentials may not ask")
     if isinstance(found, AbsentError):
         return Fact("throughput", "the database's, or serverless")
