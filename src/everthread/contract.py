@@ -401,7 +401,10 @@ class SupportsSealing(ABC):
 
     @abstractmethod
     async def seal(self, key: ThreadKey, payload: bytes) -> bytes:
-        """A message's payload as this store would keep it in a thread: JSON that tells nothing."""
+        """A message's payload as this store would keep it in a thread: JSON that tells nothing.
+
+        It is larger by at most a third and 100 bytes.
+        """
 
     @abstractmethod
     async def unseal(self, key: ThreadKey, payload: bytes) -> bytes:

@@ -93,6 +93,29 @@ async def find_threads(
             return
 
 
+async def every_thread(store: Store, tenant: str = "", *, page_size: int = THREADS_A_PAGE) -> AsyncIterator[Thread]:
+    """A tenant's threads, none left out: a thread that becomes active moves to the front, past a listing of many pages.
+
+    What was active meanwhile is therefore listed again, until that is no more than a page: some threads come twice.
+    """
+    since = -1
+    while True:
+        page = await store.list_threads(tenant, limit=page_size)
+        front = page.items[0].updated_ms if page.items else since
+        # One page is a snapshot; and many threads may have one time, if they were imported, without any having moved.
+        is_last = page.cursor is None or page.items[-1].updated_ms < since or front == since
+        while True:
+            for thread in page:
+                if thread.updated_ms >= since:
+                    yield thread
+            if page.cursor is None or page.items[-1].updated_ms < since:
+                break
+            page = await store.list_threads(tenant, limit=page_size, cursor=page.cursor)
+        if is_last:
+            return
+        since = front
+
+
 async def for_each(
     found: AsyncIterator[Thread], work: Callable[[Thread], Coroutine[Any, Any, T]], *, at_once: int
 ) -> AsyncGenerator[T, None]:
@@ -134,11 +157,17 @@ class Usage(msgspec.Struct, frozen=True):
     size: int = 0
 
 
-async def usage(store: Store, tenant: str = "") -> Usage:
-    """Adds up a tenant's threads. Costs a listing of all of them, `THREADS_A_PAGE` a round trip."""
+async def usage(store: Store, tenant: str = "", *, page_size: int = THREADS_A_PAGE) -> Usage:
+    """Adds up a tenant's threads. Costs a listing of all of them, ``page_size`` a round trip.
+
+    Counts also what moves past the listing, as `every_thread` does, and for that remembers a number for each thread.
+    """
     threads = messages = size = 0
-    async for thread in find_threads(store, tenant):
-        threads, messages, size = threads + 1, messages + thread.count, size + thread.size
+    seen = set[int]()
+    async for thread in every_thread(store, tenant, page_size=page_size):
+        if hash(thread.key) not in seen:
+            seen.add(hash(thread.key))
+            threads, messages, size = threads + 1, messages + thread.count, size + thread.size
     return Usage(threads, messages, size)
 
 

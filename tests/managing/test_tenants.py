@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import redis as redis_client
@@ -31,11 +32,17 @@ from everthread import (
 from everthread.engines.memory import MemoryStore
 from everthread.erasing import digest_of, erase_tenant
 from everthread.errors import OutcomeUnknownError, StoreUnavailableError
-from everthread.testing import Fault, FaultyStore
+from everthread.model import Page, Thread
+from everthread.testing import Clock, Fault, FaultyStore
 from everthread.testing.strategies import identifiers, look_alikes
+from everthread.threads import usage
+from everthread.wrappers import ForwardingStore
+from everthread.wrappers.encrypted import Encrypted
 from everthread.wrappers.tenant import Quota, TenantStore
 from tests.managing.talks import KEY, kept, said, talk, texts, turn
+from tests.wrappers.sealed_places import KEYRING
 
+T = TypeVar("T")
 Call = Callable[[Store, ThreadKey], Awaitable[object]]
 
 CALLS: dict[str, Call] = {
@@ -269,6 +276,90 @@ async def test_what_is_no_message_is_refused_as_without_a_quota(store: Store) ->
         with pytest.raises(InvalidMessageError):
             await view.append(KEY, wrong)  # type: ignore[arg-type]
     await view.append(KEY, turn(0) + turn(1))
+
+
+async def test_what_lands_while_the_sum_is_taken_is_counted() -> None:
+    class Held(ForwardingStore):
+        """Calls wait, after they were carried out, until they are let go."""
+
+        def __init__(self, inner: Store) -> None:
+            super().__init__(inner)
+            self.gates = {"append": asyncio.Event(), "list_threads": asyncio.Event()}
+            self.reached = asyncio.Queue[str]()
+
+        async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
+            if call == "append":
+                await self._hold(call)
+                return await proceed()
+            result = await proceed()
+            await self._hold(call)
+            return result
+
+        async def _hold(self, call: str) -> None:
+            if not self.gates[call].is_set():
+                self.reached.put_nowait(call)
+                await self.gates[call].wait()
+
+    now, inner = [0.0], MemoryStore()
+    held = Held(inner)
+    view = TenantStore(held, "acme", quota=Quota(max_messages=8), clock=lambda: now[0])
+    held.gates["list_threads"].set()
+    early = asyncio.create_task(view.append(ThreadKey("early"), turn(0)))
+    assert await held.reached.get() == "append"
+    # The sum is too old, and is taken anew: before the early append has landed, told after it.
+    now[0] = 61.0
+    held.gates["list_threads"].clear()
+    late = [asyncio.create_task(view.append(ThreadKey("late"), turn(n))) for n in (1, 2)]
+    assert await held.reached.get() == "list_threads"
+    held.gates["append"].set()
+    await early
+    held.gates["list_threads"].set()
+    outcomes = await asyncio.gather(*late, return_exceptions=True)
+    assert [isinstance(outcome, LimitExceededError) for outcome in outcomes] == [False, True]
+    assert (await usage(inner, "acme")).messages == 8
+
+
+async def test_bytes_of_an_encrypted_store_are_limited_as_they_are_kept() -> None:
+    inner = Encrypted(MemoryStore(), KEYRING)
+    view = TenantStore(inner, "acme", quota=Quota(max_bytes=20_000), clock=lambda: 0.0)
+
+    async def fill() -> None:
+        for number in range(1000):
+            await view.append(KEY, [said("user", "x" * (number % 7) * 50)])
+
+    with pytest.raises(LimitExceededError):
+        await fill()
+    assert 18_000 < (await usage(inner, "acme")).size <= 20_000
+
+
+async def test_threads_that_move_past_the_listing_are_counted_once() -> None:
+    class Moves(ForwardingStore):
+        is_done = False
+
+        async def list_threads(self, tenant: str = "", **options: Any) -> Page[Thread]:
+            page = await super().list_threads(tenant, **options)
+            if not self.is_done:
+                self.is_done = True
+                clock.advance(1)
+                for name in ("0", "4"):
+                    await self._inner.append(ThreadKey(name, tenant), [said("user", "x")])
+            return page
+
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    for number in range(5):
+        await talk(store, ThreadKey(str(number), "acme"), turns=1)
+        clock.advance(1)
+    found = await usage(Moves(store), "acme", page_size=2)
+    # Thread 4 was listed before it grew.
+    assert (found.threads, found.messages) == (5, 21)
+
+
+async def test_many_threads_of_one_time_come_to_an_end() -> None:
+    store = MemoryStore(clock=lambda: 1_700_000_000.0)
+    for number in range(5):
+        await store.append(ThreadKey(str(number), "acme"), [said("user", "x")])
+    assert (await usage(store, "acme", page_size=2)).threads == 5
 
 
 async def test_an_append_within_the_quota_costs_no_other_call() -> None:

@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from everthread.model import Thread
+from everthread.threads import every_thread
 from everthread.wrappers.encrypted import Encrypted
-
-_PAGE = 1000
 
 
 class Rewrapped(msgspec.Struct, frozen=True):
@@ -55,27 +53,10 @@ async def rewrap(
     resealed = False if dry_run else await store.keys.reseal(tenant)
     current = await store.keys.current(tenant)
     threads = records = 0
-    since = -1
-    while True:
-        page = await store.list_threads(tenant, limit=_PAGE)
-        # A thread that becomes active moves to the front, past a listing of many pages; one page is a snapshot.
-        is_snapshot = page.cursor is None or page.items[-1].updated_ms < since
-        front = page.items[0].updated_ms if page.items else since
-        while True:
-            for thread in _active(page.items, since):
-                records += await store.rewrap_thread(thread.key, dry_run=dry_run)
-                threads += 1
-                advance(1)
-            if page.cursor is None or page.items[-1].updated_ms < since:
-                break
-            page = await store.list_threads(tenant, limit=_PAGE, cursor=page.cursor)
-        if is_snapshot:
-            break
-        since = front
+    async for thread in every_thread(store, tenant):
+        records += await store.rewrap_thread(thread.key, dry_run=dry_run)
+        threads += 1
+        advance(1)
     may_forget = forget_old and not dry_run and records == 0
     forgotten = may_forget and await store.keys.forget_before(tenant, current.id)
     return Rewrapped(threads, records, resealed, forgotten)
-
-
-def _active(threads: tuple[Thread, ...], since: int) -> list[Thread]:
-    return [thread for thread in threads if thread.updated_ms >= since]

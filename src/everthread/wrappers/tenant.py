@@ -20,6 +20,9 @@ REFRESH_SECONDS = 60.0
 LEAST_SECONDS_BETWEEN = 1.0
 """A tenant that keeps knocking at its limit does not make the store add up its threads more often than this."""
 
+MOST_SEALING_ADDS = 100
+"""Beside a third, as `SupportsSealing` says: an append is measured before it is sealed, and the sum after."""
+
 T = TypeVar("T")
 
 _MAKE_ROOM = frozenset({"truncate", "delete_thread", "delete_tenant"})
@@ -121,6 +124,7 @@ class _Meter:
         self._quota = quota
         self._clock = clock
         self._kept = _Amount()
+        self._landed = _Amount()
         # Appends that are under way count too, or many at once would all find room.
         self._under_way = _Amount()
         self._taken_at: float | None = None
@@ -133,7 +137,7 @@ class _Meter:
         Raises:
             LimitExceededError: The tenant would keep more than it may.
         """
-        amount = _amount(messages)
+        amount = _amount(messages, is_sealed=isinstance(self._store, SupportsSealing))
         async with self._taking:
             await self._make_sure_of_room(amount)
             self._under_way = self._under_way.plus(amount)
@@ -149,6 +153,7 @@ class _Meter:
             self._under_way = self._under_way.plus(amount, -1)
             if is_kept:
                 self._kept = self._kept.plus(amount)
+                self._landed = self._landed.plus(amount)
 
     async def _make_sure_of_room(self, amount: _Amount) -> None:
         if self._age() > self._quota.refresh_seconds:
@@ -169,8 +174,11 @@ class _Meter:
 
     async def _take_sum(self) -> None:
         self._may_have_room = False
+        before = self._landed
         found = await usage(self._store, self._tenant)
-        self._kept, self._taken_at = _Amount(found.messages, found.size), self._clock()
+        # What landed while the threads were listed may or may not be in the sum. Rather too much than too little.
+        meanwhile = self._landed.plus(before, -1)
+        self._kept, self._taken_at = _Amount(found.messages, found.size).plus(meanwhile), self._clock()
 
     def _excess(self, amount: _Amount) -> LimitExceededError | None:
         after = self._kept.plus(self._under_way).plus(amount)
@@ -191,9 +199,10 @@ class _Amount(msgspec.Struct, frozen=True):
         return _Amount(self.messages + times * other.messages, self.size + times * other.size)
 
 
-def _amount(messages: Sequence[NewMessage]) -> _Amount:
+def _amount(messages: Sequence[NewMessage], *, is_sealed: bool) -> _Amount:
     # What is no message is refused by the store, with its own words.
     found = (
         [message for message in messages if isinstance(message, NewMessage)] if isinstance(messages, Sequence) else []
     )
-    return _Amount(len(found), sum(len(message.payload) for message in found))
+    sizes = [len(message.payload) for message in found]
+    return _Amount(len(found), sum(size * 4 // 3 + MOST_SEALING_ADDS if is_sealed else size for size in sizes))
