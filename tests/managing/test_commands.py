@@ -78,6 +78,13 @@ def test_pages_of_threads_follow_one_another(url: str) -> None:
     assert len(objects(run("threads", "--all", "--json", store=url))) == 5
 
 
+def test_threads_can_be_filtered_by_length(url: str) -> None:
+    seed(url, "short", turns=1)
+    seed(url, "long", turns=3)
+    [found] = objects(run("threads", "--longer-than", "4", "--json", store=url))
+    assert (found["thread_id"], found["messages"]) == ("long", 12)
+
+
 def test_threads_can_be_filtered_by_title_tag_and_age(url: str) -> None:
     seed(url, "a", "b")
     run("rename", "a", "Naples by train", store=url)

@@ -24,6 +24,7 @@ Examples:
   everthread threads --title rome --tag customer=acme
   everthread threads --newer-than 24h
   everthread threads --older-than 90d --all --json
+  everthread threads --longer-than 500
   everthread threads --cursor CURSOR
 
 \b
@@ -39,6 +40,7 @@ MOST_A_PAGE = 1000
 @click.option("--tag", "tags", type=Tag(), multiple=True, help="Only threads with this metadata. Repeatable.")
 @click.option("--newer-than", type=Age(), help="Only threads with activity within this time: 90m, 24h, 7d.")
 @click.option("--older-than", type=Age(), help="Only threads without activity for so long.")
+@click.option("--longer-than", type=click.IntRange(min=0), metavar="N", help="Only threads with more than N messages.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @click.option("--all", "is_all", is_flag=True, help="All of them.")
 @click.option("--cursor", help="Go on where an earlier page ended.")
@@ -50,6 +52,7 @@ def threads(
     tags: tuple[tuple[str, object], ...],
     newer_than: timedelta | None,
     older_than: timedelta | None,
+    longer_than: int | None,
     limit: int,
     is_all: bool,
     cursor: str | None,
@@ -60,7 +63,7 @@ def threads(
 
     now = datetime.now().astimezone()
     after, before = (None if age is None else now - age for age in (newer_than, older_than))
-    only = ThreadFilter(title, dict(tags), after, before)
+    only = ThreadFilter(title, dict(tags), after, before, longer_than)
     if cursor is not None and (is_all or only != ALL_THREADS):
         raise click.UsageError("--cursor goes on with a plain list: give a larger --limit, or --all, with a filter.")
     listing = _Listing(place.tenant, None if is_all else limit, Output(as_json=as_json), now)
