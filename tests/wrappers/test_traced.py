@@ -16,8 +16,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from everthread import ConflictError, NewMessage, OutcomeUnknownError, ThreadKey, open_store
-from everthread.contract import Store
+from everthread.contract import Store, SupportsRewrite, SupportsSearch
 from everthread.engines.memory import MemoryStore
+from everthread.engines.sqlite import SqliteStore
+from everthread.model import Rewrite
 from everthread.testing import Fault, FaultyStore, Harness, ImportSuite, RewriteSuite, SearchSuite, StoreContractSuite
 from everthread.wrappers.traced import Traced
 from tests.servers import Server
@@ -168,6 +170,20 @@ async def test_log_lines_have_fields_and_a_level_that_fits(told: Told, caplog: p
     ]
     assert vars(caplog.records[0])["everthread.messages.sent"] == 1
     assert vars(caplog.records[0])["everthread.seconds"] >= 0
+
+
+async def test_what_goes_beyond_the_contract_is_traced_too(told: Told, tmp_path: Path) -> None:
+    async with told.around(SqliteStore(tmp_path / "t.db")) as store:
+        await store.append(KEY, [SAID, SAID])
+        assert isinstance(store, SupportsSearch)
+        assert isinstance(store, SupportsRewrite)
+        assert len(await store.search(KEY.tenant, PRIVATE)) == 2
+        assert await store.rewrite(KEY, [Rewrite(0, SAID.payload, b'"other private words"')]) == 1
+    spans = {span.name.split()[0]: dict(span.attributes or {}) for span in told.spans}
+    assert spans["search"]["db.response.returned_rows"] == 2
+    sent = [spans["rewrite"][f"everthread.{what}.sent"] for what in ("messages", "bytes")]
+    assert sent == [1, len(b'"other private words"')]
+    assert "private" not in told.everything()
 
 
 async def test_spans_of_the_application_are_the_parents(told: Told) -> None:
