@@ -63,16 +63,28 @@ def test_it_is_listed_and_shown(url: str) -> None:
     assert "keeps     its newest 50 messages\n" in run("show", "trip", store=url).stdout
 
 
-def test_a_thread_that_would_be_forgotten_at_once_is_so_only_with_yes(url: str) -> None:
-    async def grow_old(store: Store) -> None:
-        assert isinstance(store, SupportsImport)
-        await store.restore_times(KEY, created_at=YEARS_AGO, updated_at=YEARS_AGO)
+async def grow_old(store: Store) -> None:
+    assert isinstance(store, SupportsImport)
+    await store.restore_times(KEY, created_at=YEARS_AGO, updated_at=YEARS_AGO)
 
+
+def test_a_thread_that_would_be_forgotten_at_once_is_so_only_with_yes(url: str) -> None:
     seed(url, "trip")
     on(url, grow_old)
     assert run("retention", "trip", "--expire-after", "1s", store=url).exit_code == EXIT_USAGE
     assert thread(url).retention is None
     assert run("retention", "trip", "--expire-after", "1s", "--yes", store=url).exit_code == 0
+    assert thread(url) is None
+
+
+def test_so_is_one_that_its_store_would_forget_at_once(url: str) -> None:
+    seed(url, "trip")
+    run("retention", "trip", "--keep-all", store=url)
+    on(url, grow_old)
+    hasty = f"{url}{'&' if '?' in url else '?'}expire_after=5"
+    assert run("retention", "trip", "--inherit", store=hasty).exit_code == EXIT_USAGE
+    assert thread(url).retention == Retention()
+    assert run("retention", "trip", "--inherit", "--yes", store=hasty).exit_code == 0
     assert thread(url) is None
 
 

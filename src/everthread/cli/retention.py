@@ -75,11 +75,18 @@ def retention(
 
 
 def _set(place: Place, key: ThreadKey, wanted: Retention | Literal["inherit"], *, yes: bool) -> Thread:
-    if isinstance(wanted, Retention) and wanted.expire_after is not None:
+    in_force = wanted if isinstance(wanted, Retention) else _of_store(place.url)
+    if in_force.expire_after is not None:
         idle = datetime.now(UTC) - run(lambda store: _look(store, key), place).updated_at
-        if idle >= wanted.expire_after:
+        if idle >= in_force.expire_after:
             confirm(f"{key.thread_id} has been idle for longer, and is forgotten at once. Do it?", yes=yes)
     return run(lambda store: store.update_thread(key, retention=wanted), place)
+
+
+def _of_store(url: str) -> Retention:
+    from everthread.settings import engine_options
+
+    return engine_options(url, {})[1].get("retention", Retention())
 
 
 async def _look(store: Store, key: ThreadKey) -> Thread:
