@@ -2,8 +2,8 @@
 
 `storage` says what a storage must do, `threads` helps those that block, `engine` is an `everthread.contract.Store`
 over one. In between: `names` (identifiers → names), `records` (what an entry holds), `cutting` (where a thread may be
-cut), `log` (the newest entry, and how the next one is written), `cache`, `turns` (appends), `joining` (objects that take
-the place of others), `compaction`, `rewriting`, `recency` (the list of threads) and `documents`. For the doctor:
+cut), `log` (the newest entry, and how the next one is written), `cache`, `turns` (appends), `joining` (objects that
+take the place of others), `compaction`, `rewriting`, `recency` (the list of threads) and `documents`. For the doctor:
 `diagnosis` (what a storage is, and whether it keeps the rules) and `reconciling` (what killed writers left). Nothing
 here knows which storage it is.
 
