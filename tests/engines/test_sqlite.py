@@ -22,6 +22,7 @@ from everthread import (
     CorruptRecordError,
     NewMessage,
     OutcomeUnknownError,
+    Page,
     Retention,
     StoreUnavailableError,
     ThreadKey,
@@ -419,6 +420,27 @@ async def test_the_threads_of_a_store_that_nobody_keeps_end(tmp_path: Path) -> N
     for thread in started:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+async def test_closing_finishes_a_deletion_and_breaks_off_what_can_go_on_later(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "x.db", synchronous="normal")
+    keys = [ThreadKey(str(number), "acme") for number in range(1500)]
+    await asyncio.gather(*(store.append(key, [NewMessage(b"1")]) for key in keys))
+    await store.append(KEY, [NewMessage(b'{"role":"user","content":"word"}')] * 9000)
+    with other_writer(tmp_path / "x.db"):
+        preparing = asyncio.create_task(store.prepare_search())
+        deleting = asyncio.create_task(store.delete_tenant("acme"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0)
+    await closing
+    assert await deleting == 1500
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await preparing
+    assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
+    async with SqliteStore(tmp_path / "x.db") as again:
+        assert await again.list_threads("acme") == Page(())
+        assert len(await again.search("", "word")) == 20
 
 
 async def test_many_reads_at_once_share_few_threads(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -76,6 +78,7 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
         # The threads of a store that nobody closed end when it is collected.
         weakref.finalize(self, self._writer.release).atexit = False
         weakref.finalize(self, self._readers.release).atexit = False
+        self._deletions: set[asyncio.Future[None]] = set()
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -95,6 +98,8 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
             raise
 
     async def _close(self) -> None:
+        while self._deletions:
+            await asyncio.wait(self._deletions)
         # The writer last: its connection is then the only one, and leaves one file without a log behind.
         await self._readers.stop()
         await self._writer.stop()
@@ -139,16 +144,28 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
 
     async def _delete_tenant(self, tenant: str) -> int:
         count, more = 0, True
-        while more:
-            live, more = await self._writer.call(Writer.delete_some_of_tenant, tenant, self._now_ms())
-            count += live
+        with self._deletion():
+            while more:
+                live, more = await self._writer.call(Writer.delete_some_of_tenant, tenant, self._now_ms())
+                count += live
         await self._sweep()
         return count
 
+    @contextmanager
+    def _deletion(self) -> Generator[None]:
+        """Several steps that closing waits for."""
+        done = asyncio.get_running_loop().create_future()
+        self._deletions.add(done)
+        try:
+            yield
+        finally:
+            self._deletions.discard(done)
+            done.set_result(None)
+
     async def _sweep(self) -> None:
-        # In many short transactions, so that appends get in between. What a cancelled call leaves is
+        # In many short transactions, so that appends get in between. What a cancelled call or a closing leaves is
         # out of every reader's sight, and goes with later writes.
-        while await self._writer.call(Writer.sweep):
+        while not self._is_closed and await self._writer.call(Writer.sweep):
             pass
 
     async def _get_document(self, key: ThreadKey, name: str) -> Document | None:
@@ -173,12 +190,14 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
             await self._make_index()
 
     async def prepare_search(self, *, advance: Callable[[int, int], None] = lambda done, total: None) -> None:
-        if await self._call(self._readers.call(Reader.is_indexed)):
-            return
-        await self._call(self._make_index(advance))
+        await self._call(self._prepare_search(advance))
+
+    async def _prepare_search(self, advance: Callable[[int, int], None]) -> None:
+        if not await self._readers.call(Reader.is_indexed):
+            await self._make_index(advance)
 
     async def _make_index(self, advance: Callable[[int, int], None] = lambda done, total: None) -> None:
-        # In many short transactions, so that appends get in between; whoever is cancelled or killed
+        # In many short transactions, so that appends get in between; whoever is cancelled, closed or killed
         # leaves the rest to the next search.
         done = 0
         while (progress := await self._writer.call(Writer.index_some)).done:
@@ -187,9 +206,12 @@ class SqliteStore(Searching, Rewriting, Importing, BaseEngine, SupportsDiagnosis
 
     async def reconcile(self, tenant: str = "", *, mend: bool = False) -> tuple[Drift, ...]:
         """As `SupportsReconciling` says; of all tenants. Appends wait while it mends."""
-        drifts = await self._call(self._writer.call(Writer.reconcile, mend))
+        return await self._call(self._reconcile(mend))
+
+    async def _reconcile(self, mend: bool) -> tuple[Drift, ...]:
+        drifts = await self._writer.call(Writer.reconcile, mend)
         if mend:
-            await self._call(self._sweep())
+            await self._sweep()
         return drifts
 
     async def diagnose(self) -> tuple[Fact, ...]:

@@ -65,6 +65,7 @@ class Workers(Generic[C]):
         self._jobs: SimpleQueue[_Job | _End] = SimpleQueue()
         self._started = 0
         self._under_way = 0
+        self._is_stopped = False
         self._ends: list[asyncio.Future[None]] = []
         self._process = os.getpid()
 
@@ -88,6 +89,8 @@ class Workers(Generic[C]):
     async def _done(self, job: _Job) -> Any:
         if self._process != os.getpid():
             raise ConfigurationError("This store was opened before a fork: open a new one in the child process.")
+        if self._is_stopped:
+            raise StoreUnavailableError("The store was closed while this was under way: open it again and repeat this.")
         if self._under_way >= self._started < self._most:
             self._start()
         self._under_way += 1
@@ -101,6 +104,7 @@ class Workers(Generic[C]):
         """Closes the connections once everything called before is done."""
         if self._process != os.getpid():
             return  # The threads, and the connections with them, stayed in the parent.
+        self._is_stopped = True
         for _ in range(self._started):
             end = asyncio.get_running_loop().create_future()
             self._ends.append(end)
