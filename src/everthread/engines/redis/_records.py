@@ -6,15 +6,16 @@ The scripts write these records; their form is described in ``lua/thread.lua``. 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, cast
 
 import msgspec
 
 from everthread.codec import decode, recognise
 from everthread.engines.redis._keys import ThreadNames
 from everthread.errors import CorruptRecordError
-from everthread.model import Message, MessagePage, NewMessage, ThreadKey, to_milliseconds
+from everthread.model import Message, MessagePage, NewMessage, Retention, Thread, ThreadKey, to_milliseconds
 
 DONE, ABSENT, CONFLICT, OTHER_OWNER, OTHER_SCHEMA = range(5)
 """What a script's reply begins with."""
@@ -99,6 +100,33 @@ def page_of(key: ThreadKey, reply: Sequence[Any]) -> MessagePage:
     seqs = _positions(ordinal, len(payloads), runs)
     messages = [_message(key, *row) for row in zip(seqs, payloads, facts, strict=True)]
     return MessagePage(tuple(messages), head, following)
+
+
+def thread_of(key: ThreadKey, reply: Sequence[Any]) -> Thread:
+    """The thread from the reply of ``get.lua``."""
+    _, head, following, count, size, created, updated, revision, expires, title, metadata, own = reply
+    return Thread(
+        key,
+        head,
+        following,
+        count,
+        size,
+        created,
+        updated,
+        title[1:].decode() if title else None,
+        cast(Mapping[str, object], msgspec.json.decode(metadata[1:])) if metadata else {},
+        revision,
+        None if expires < 0 else expires,
+        _own_retention(own),
+    )
+
+
+def _own_retention(text: bytes) -> Retention | None:
+    if not text:
+        return None
+    most, milliseconds = text.split(b",")
+    expire_after = timedelta(milliseconds=int(milliseconds)) if milliseconds else None
+    return Retention(int(most) if most else None, expire_after)
 
 
 def _positions(ordinal: int, count: int, runs: bytes) -> Sequence[int]:

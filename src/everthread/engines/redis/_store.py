@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, cast
 
 import msgspec
@@ -17,6 +17,7 @@ from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._importing import Importing
 from everthread.engines._rewriting import Rewriting
 from everthread.engines.redis import _scripts as scripts
+from everthread.engines.redis._arguments import append_arguments, number, rewrite_arguments, update_arguments
 from everthread.engines.redis._diagnosis import FACTS, facts
 from everthread.engines.redis._errors import ServerError, refused
 from everthread.engines.redis._keys import Names, ThreadNames, tag_in
@@ -27,10 +28,10 @@ from everthread.engines.redis._records import (
     DONE,
     OTHER_OWNER,
     OTHER_SCHEMA,
-    fact_of,
     page_of,
     tail_commands,
     tail_page,
+    thread_of,
 )
 from everthread.errors import (
     ConfigurationError,
@@ -38,7 +39,6 @@ from everthread.errors import (
     CorruptRecordError,
     EverthreadError,
     InvalidIdentifierError,
-    LimitExceededError,
     SchemaError,
     ThreadNotFoundError,
 )
@@ -48,14 +48,12 @@ from everthread.model import (
     Drift,
     Fact,
     MessagePage,
-    Retention,
     Rewrite,
     Thread,
     ThreadKey,
     Truncated,
     check_identifier,
 )
-from everthread.retention import TurnLinks
 
 try:
     from everthread.engines.redis._client import ClientLink
@@ -66,9 +64,6 @@ except ImportError as error:
     raise missing_extra("redis", error) from error
 
 DEFAULT_PREFIX: Final = "chat_messages"
-MAX_TURN_BYTES: Final = 256 * 1024 * 1024
-"""Most bytes of one append: a server takes a gigabyte of a client before it closes the connection."""
-
 _BATCH: Final = 200
 
 
@@ -229,8 +224,7 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
 
     async def _append_one(self, request: AppendRequest) -> Appended:
         key = request.key
-        arguments = _append_arguments(request)
-        reply = await self._run(scripts.APPEND, key, arguments)
+        reply = await self._run(scripts.APPEND, key, append_arguments(request))
         _check_position(key, reply, request.expected_seq)
         self._note_activity(key, reply[4:])
         return Appended(reply[1], reply[2], reply[3] == 1)
@@ -240,7 +234,7 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
             page = await self._read_tail(key, b"0")
             if page is not None:
                 return page
-        reply = await self._run(scripts.READ, key, [b"from", b"%d" % start, _number(stop), _number(limit)])
+        reply = await self._run(scripts.READ, key, [b"from", b"%d" % start, number(stop), number(limit)])
         return page_of(key, reply)
 
     async def _read_last(self, key: ThreadKey, count: int, before: int | None) -> MessagePage:
@@ -248,7 +242,7 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
             page = await self._read_tail(key, b"%d" % -count)
             if page is not None:
                 return page
-        return page_of(key, await self._run(scripts.READ, key, [b"last", b"%d" % count, _number(before)]))
+        return page_of(key, await self._run(scripts.READ, key, [b"last", b"%d" % count, number(before)]))
 
     async def _read_tail(self, key: ThreadKey, start: bytes) -> MessagePage | None:
         """Everything from an index on, or ``None`` where only a script can tell.
@@ -268,27 +262,21 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
     async def _truncate(
         self, key: ThreadKey, start: int, stop: int | None, expected_seq: int | None = None
     ) -> Truncated:
-        reply = await self._run(scripts.TRUNCATE, key, [b"%d" % start, _number(stop), _number(expected_seq)])
+        reply = await self._run(scripts.TRUNCATE, key, [b"%d" % start, number(stop), number(expected_seq)])
         _check_exists(key, reply)
         _check_position(key, reply, expected_seq)
         self._note_activity(key, reply[4:])
         return Truncated(reply[1], reply[2], reply[3])
 
     async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
-        size = sum(len(change.old) + len(change.new) for change in changes)
-        if size > MAX_TURN_BYTES:
-            raise LimitExceededError(
-                f"Rewriting {size:,} bytes of {key}: at most {MAX_TURN_BYTES:,} at once.", size, MAX_TURN_BYTES
-            )
-        arguments = [part for change in changes for part in (b"%d" % change.seq, change.old, change.new)]
-        reply = await self._run(scripts.REWRITE, key, arguments)
+        reply = await self._run(scripts.REWRITE, key, rewrite_arguments(key, changes))
         return 0 if reply[0] == ABSENT else reply[1]
 
     # Threads
 
     async def _get_thread(self, key: ThreadKey) -> Thread | None:
         reply = await self._run(scripts.GET, key, [])
-        return None if reply[0] == ABSENT else _thread(key, reply)
+        return None if reply[0] == ABSENT else thread_of(key, reply)
 
     async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Sequence[Thread]:
         if self._recency is not None:
@@ -322,14 +310,11 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
         return [(ThreadKey(member.decode(), tenant), int(float(score))) for member, score in pairs]
 
     async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
-        title = b"" if change.title is None else b"=" + change.title.encode()
-        metadata = b"" if change.metadata is None else b"=" + change.metadata
-        arguments = [title, metadata, _number(change.expected_revision), *_retention_arguments(change)]
-        reply = await self._run(scripts.UPDATE, key, arguments)
+        reply = await self._run(scripts.UPDATE, key, update_arguments(change))
         _check_exists(key, reply)
         if reply[0] == CONFLICT:
             raise ConflictError(f"{key} has revision {reply[1]}, not {change.expected_revision}.", reply[1])
-        return _thread(key, reply)
+        return thread_of(key, reply)
 
     async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
         reply = await self._run(scripts.RESTORE_TIMES, key, [b"%d" % created_ms, b"%d" % updated_ms])
@@ -337,10 +322,10 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
         if self._recency is not None:
             names = self._names.of(key)
             self._recency.was_restored(names.index, names.member, updated_ms, reply.pop())
-        return _thread(key, reply)
+        return thread_of(key, reply)
 
     async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
-        reply = await self._run(scripts.DELETE, key, [_number(expected_seq)])
+        reply = await self._run(scripts.DELETE, key, [number(expected_seq)])
         _check_position(key, reply, expected_seq)
         if self._recency is not None:
             names = self._names.of(key)
@@ -371,7 +356,7 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
             raise CorruptRecordError(f"The document {name!r} of {key} is damaged on the server.") from None
 
     async def _put_document(self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None) -> Document:
-        reply = await self._run(scripts.PUT_DOCUMENT, key, [name.encode(), value, _number(expected_revision)])
+        reply = await self._run(scripts.PUT_DOCUMENT, key, [name.encode(), value, number(expected_revision)])
         if reply[0] == CONFLICT:
             raise ConflictError(f"Document {name!r} of {key} has revision {reply[1]}.", reply[1])
         self._note_activity(key, reply[3:])
@@ -414,75 +399,6 @@ class RedisStore(Rewriting, Importing, BaseEngine, SupportsDiagnosis, SupportsRe
         return reply
 
 
-def _append_arguments(request: AppendRequest) -> list[bytes]:
-    messages, retention = request.messages, request.retention
-    payloads = [message.payload for message in messages]
-    size = sum(map(len, payloads))
-    if size > MAX_TURN_BYTES:
-        raise LimitExceededError(
-            f"A turn of {size:,} bytes for {request.key}: at most {MAX_TURN_BYTES:,} go into one append.",
-            size,
-            MAX_TURN_BYTES,
-        )
-    return [
-        request.append_id.encode(),
-        _number(request.expected_seq),
-        _number(retention.max_messages),
-        _number(retention.expire_ms),
-        b"1" if request.overrides else b"",
-        b"" if request.default_title is None else b"=" + request.default_title.encode(),
-        _packed_links(request.links),
-        b"%d" % size,
-        *payloads,
-        *[fact_of(offset, message) for offset, message in enumerate(messages)],
-    ]
-
-
-def _packed_links(links: TurnLinks) -> bytes:
-    if not (links.spans or links.open_calls or links.early_results):
-        return b""
-    return msgspec.msgpack.encode((links.spans, _as_text(links.open_calls), _as_text(links.early_results)))
-
-
-def _as_text(pairs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    # A call's id may be any text that a model gave, also with a lone surrogate, which has no UTF-8 form.
-    return [(call_id.encode(errors="backslashreplace").decode(), at) for call_id, at in pairs]
-
-
-def _thread(key: ThreadKey, reply: Any) -> Thread:
-    _, head, following, count, size, created, updated, revision, expires, title, metadata, own = reply
-    return Thread(
-        key,
-        head,
-        following,
-        count,
-        size,
-        created,
-        updated,
-        title[1:].decode() if title else None,
-        cast(Mapping[str, object], msgspec.json.decode(metadata[1:])) if metadata else {},
-        revision,
-        None if expires < 0 else expires,
-        _own_retention(own),
-    )
-
-
-def _own_retention(text: bytes) -> Retention | None:
-    if not text:
-        return None
-    most, milliseconds = text.split(b",")
-    expire_after = timedelta(milliseconds=int(milliseconds)) if milliseconds else None
-    return Retention(int(most) if most else None, expire_after)
-
-
-def _retention_arguments(change: ThreadChange) -> list[bytes]:
-    if change.retention is None:
-        return [b"", b"", b""]
-    own = change.own_retention
-    most = b"" if own is None else _number(own.max_messages)
-    return [b"-" if own is None else b"=", most, _number(change.expire_ms)]
-
-
 def _check_exists(key: ThreadKey, reply: Any) -> None:
     if reply[0] == ABSENT:
         raise ThreadNotFoundError(f"There is no {key}.")
@@ -491,7 +407,3 @@ def _check_exists(key: ThreadKey, reply: Any) -> None:
 def _check_position(key: ThreadKey, reply: Any, expected_seq: int | None) -> None:
     if reply[0] == CONFLICT:
         raise ConflictError(f"The next position of {key} is {reply[1]}, not {expected_seq}.", reply[1])
-
-
-def _number(value: int | None) -> bytes:
-    return b"" if value is None else b"%d" % value
