@@ -106,6 +106,7 @@ MARKUP = st.lists(
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MARKUP)
 @example("# a\n===\n1. b\n- c\n    d\n```\ne")
+@example("a\n \nb\n\t")
 @example("a_b _c_ &amp; &a [x](y) ![z](q) https://e.org/?a=1&b_c=2")
 async def test_markdown_shows_text_as_it_was_written(text: str) -> None:
     async with MemoryStore() as store:

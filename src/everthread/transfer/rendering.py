@@ -114,7 +114,7 @@ def _quoted_line(line: str) -> str:
     # What makes a list, a rule, a heading or a block only where a line begins with it.
     text = _LINE_START.sub(r"\1\\\2", text)
     indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
-    return "&nbsp;" * indent + text
+    return "&nbsp;" * indent + text if text else ""
 
 
 def _readable(text: str) -> str:
