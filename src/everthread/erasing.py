@@ -12,7 +12,7 @@ from typing import IO
 import msgspec
 
 from everthread.contract import Store, SupportsShredding, read_all
-from everthread.errors import ConflictError
+from everthread.errors import ConflictError, CorruptRecordError, EncryptionKeyError
 from everthread.model import Thread, ThreadKey
 from everthread.threads import find_threads
 
@@ -29,7 +29,7 @@ class ErasedThread(msgspec.Struct, frozen=True, tag="thread", tag_field="kind"):
     Attributes:
         thread: SHA-256 of the thread's id in hexadecimal: ids may name people, and whoever knows one
             can find its line.
-        digest: SHA-256 of its content; see `digest_of`.
+        digest: SHA-256 of its content; see `digest_of`. Empty where a record of it could not be opened.
     """
 
     thread: str
@@ -134,7 +134,12 @@ def _on_disk(file: IO[bytes]) -> None:
 
 
 async def _look_at(store: Store, thread: Thread) -> ErasedThread:
-    digest, messages, size, documents = await digest_of(store, thread.key)
+    try:
+        digest, messages, size, documents = await digest_of(store, thread.key)
+    except (CorruptRecordError, EncryptionKeyError):
+        # What nobody can open must not keep a tenant from being erased.
+        digest, messages, size = "", thread.count, thread.size
+        documents = len(await store.list_documents(thread.key))
     return ErasedThread(sha256(thread.key.thread_id.encode()).hexdigest(), messages, size, documents, digest)
 
 

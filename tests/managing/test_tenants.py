@@ -421,6 +421,19 @@ async def test_a_digest_changes_with_anything_that_was_said(store: Store) -> Non
     assert len({await digest_of(store, one), digest, await digest_of(store, other)}) == 3
 
 
+async def test_a_record_that_does_not_open_keeps_no_tenant_from_being_erased(tmp_path: Path) -> None:
+    inner = MemoryStore()
+    store = Encrypted(inner, KEYRING)
+    for name in ("whole", "spoilt"):
+        await store.append(ThreadKey(name, "acme"), turn(0))
+    await inner.append(ThreadKey("spoilt", "acme"), [said("user", "not sealed")])
+    erased = await erase_tenant(store, "acme", tmp_path / "receipt.jsonl")
+    assert (erased.sums.threads, erased.sums.messages, erased.left) == (2, 9, 0)
+    assert len(await inner.list_threads("acme")) == 0
+    digests = [json.loads(line)["digest"] for line in (tmp_path / "receipt.jsonl").read_text().splitlines()[:-1]]
+    assert sorted(map(bool, digests)) == [False, True]
+
+
 async def test_an_erasure_that_failed_is_finished_by_the_next_and_both_are_in_the_receipt(tmp_path: Path) -> None:
     inner, receipt = MemoryStore(), tmp_path / "receipt.jsonl"
     await talk(inner, ThreadKey("a", "acme"))
