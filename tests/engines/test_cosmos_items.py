@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ from everthread.engines._segments.compaction import Sizes
 from everthread.engines._segments.log import Fence
 from everthread.engines.cosmos import CosmosStorage, CosmosStore
 from everthread.engines.cosmos._items import ITEM_BYTES, items_of, owner_of, place_of, request_bytes
-from everthread.errors import CorruptRecordError, LimitExceededError
+from everthread.errors import CorruptRecordError, LimitExceededError, StoreUnavailableError
 from everthread.model import NewMessage, Retention, ThreadKey
 from everthread.pruning import PrunePolicy, prune
 from everthread.testing import Clock
-from tests.cosmos_proxy import Fault, FaultyProxy, Request
+from tests.cosmos_proxy import Fault, FaultyProxy, Request, nothing
 from tests.object_servers import COSMOS_KEY, cosmos_url
 from tests.servers import Server
 
@@ -209,6 +210,97 @@ async def test_what_a_writer_left_before_it_died_goes_with_the_entry_of_that_num
         assert await all_items(store) == []
 
 
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.CUT_AFTERWARDS], ids=["before", "afterwards"])
+async def test_large_writes_killed_at_any_request_are_whole_or_absent_and_leave_nothing_in_the_end(
+    url: str, proxy: FaultyProxy, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everthread.engines.cosmos._items.ITEM_BYTES", 20_000)
+    monkeypatch.setattr("everthread.engines.cosmos._items._PART_BYTES", 6_000)
+    large, larger = said("é" * 4_000), said("é" * 5_000)
+    async with opened(url, fence=Fence(trust_s=0, grace_s=-1), cache_bytes=0) as store:
+        for step in range(100):
+            key = ThreadKey(f"{step}", "t")
+            left = step
+
+            def dying(request: Request) -> Fault | None:
+                nonlocal left
+                left -= 1
+                return fault if left < 0 else None
+
+            await store.append(key, [said("a")])
+            await store.put_document(key, "d", larger.payload)
+            async with opened(url, retry_seconds=0) as killed:
+                await killed.read(key)
+                proxy.plan = dying
+                with contextlib.suppress(StoreUnavailableError):
+                    await killed.append(key, [large], append_id="1")
+                    await killed.put_document(key, "d", large.payload)
+                    await killed.put_document(key, "e", larger.payload)
+                is_done = left > 0
+            proxy.plan = nothing
+            assert len(await store.read(key)) in {1, 2}
+            await store.append(key, [large], append_id="1")
+            assert [m.payload for m in await store.read(key)] == [said("a").payload, large.payload]
+            documents = [await store.get_document(key, name) for name in "de"]
+            assert [document.value for document in documents if document is not None] in (
+                [larger.payload],
+                [large.payload],
+                [large.payload, larger.payload],
+            )
+            await store.compact(key)
+            assert await unreferenced(store, key) == []
+            await store.delete_thread(key)
+            assert [item["id"] for item in await items_of_thread(store, key) if item["id"].startswith("x:")] == []
+            if is_done:
+                return
+    pytest.fail("It never came to its end.")
+
+
+async def items_of_thread(store: CosmosStore, key: ThreadKey) -> list[dict[str, Any]]:
+    partition = f"t/{place_name(key)}"
+    found = store.storage.container.query_items(
+        "SELECT * FROM c WHERE c.pk = @pk", parameters=[{"name": "@pk", "value": partition}], partition_key=partition
+    )
+    return [item async for item in found]
+
+
+async def test_what_another_is_about_to_write_is_not_taken_for_remains(url: str, proxy: FaultyProxy) -> None:
+    done, arrived = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Fault | None:
+        if request.verb == "create" and request.item_id.startswith("d:"):
+            arrived.set()
+            done.wait(20)
+        return None
+
+    async with opened(url) as store:
+        await store.append(KEY, [said("former")])
+        await store.delete_thread(KEY)
+        await store.append(KEY, [said("x")])
+    async with opened(url) as store:
+        proxy.plan = hold
+        value = said("é" * 500_000).payload
+        writing = asyncio.create_task(store.put_document(KEY, "d", value))
+        await asyncio.to_thread(arrived.wait, 20)
+        await store.reconcile("t", mend=True)
+        done.set()
+        await writing
+        document = await store.get_document(KEY, "d")
+        assert document is not None
+        assert document.value == value
+
+
+async def unreferenced(store: CosmosStore, key: ThreadKey) -> list[str]:
+    found = await items_of_thread(store, key)
+    parts = {part for item in found if "of" in item for part in parts_of(item)}
+    return [item["id"] for item in found if item["id"].startswith("x:") and item["id"] not in parts]
+
+
+def parts_of(item: dict[str, Any]) -> list[str]:
+    kind, _, name = item["id"].partition(":")
+    return place_of(f"{kind}/a/b").part_ids(name, item["of"], item["parts"])
+
+
 async def test_deleting_a_document_leaves_what_another_is_about_to_write(url: str, proxy: FaultyProxy) -> None:
     deleted, arrived = threading.Event(), threading.Event()
 
@@ -377,9 +469,9 @@ async def test_pages_of_a_query_are_joined_by_their_continuation_tokens(url: str
     async with opened(url, fence=Fence(trust_s=0)) as store:
         names = [f"{number:012x}" for number in range(250)]
         for at in range(0, 250, 25):
-            await asyncio.gather(*(store.storage.create("s/t/a", name, b"{}") for name in names[at : at + 25]))
+            await asyncio.gather(*(store.storage.create("t/t/a", name, b"{}") for name in names[at : at + 25]))
         proxy.requests.clear()
-        pages = [[listed.name for listed in page] async for page in store.storage.list("s/t/a", after=names[9])]
+        pages = [[listed.name for listed in page] async for page in store.storage.list("t/t/a", after=names[9])]
         assert [name for page in pages for name in page] == names[10:]
         assert [len(page) for page in pages] == [100, 100, 40]
         assert len(proxy.requests) == 3

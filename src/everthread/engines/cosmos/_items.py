@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from everthread.engines._segments.names import nonce
+from everthread.engines._segments.names import maker_of, nonce, uninverted
 from everthread.engines._segments.records import GONE
 
 ITEM_BYTES = 2_000_000
@@ -27,6 +27,8 @@ _ONE_DAY = 24 * 3600
 _MARKERS = "r"
 _DOCUMENTS = "d"
 _ENTRIES = "t"
+_SEGMENTS = "s"
+_GHOST = ".parts~"
 
 
 class Place(NamedTuple):
@@ -60,6 +62,11 @@ class Place(NamedTuple):
         return self.kind != _MARKERS
 
     @property
+    def lists_ghosts(self) -> bool:
+        """Whether what killed writers left in this partition is listed here."""
+        return self.kind == _SEGMENTS
+
+    @property
     def is_rewritten(self) -> bool:
         """Whether a name may be written again after it was deleted."""
         return self.kind == _DOCUMENTS
@@ -74,6 +81,44 @@ def place_of(folder: str) -> Place:
 def owner_of(part_id: str) -> str:
     """The name of the object that a part belongs to."""
     return part_id.split(":")[2]
+
+
+class Ghost(NamedTuple):
+    """Parts of an object that is not there, or is another by now: a writer has not come further yet, or has died.
+
+    They are listed with the joined turns, by names that say for which entry they were made. So whoever removes what no
+    entry refers to finds them too.
+    """
+
+    kind: str
+    owner: str
+    unique: str
+
+    @classmethod
+    def of_part(cls, part_id: str) -> Ghost:
+        """What a part belongs to."""
+        _, kind, owner, unique, _ = part_id.split(":")
+        return cls(kind, owner, unique)
+
+    @classmethod
+    def of_name(cls, name: str) -> Ghost | None:
+        """What the name of a ghost means; ``None`` for that of an object."""
+        _, mark, rest = name.partition(_GHOST)
+        kind, _, rest = rest.partition("~")
+        owner, _, unique = rest.rpartition("~")
+        return cls(kind, owner, unique) if mark else None
+
+    @property
+    def name(self) -> str:
+        """The name that it is listed by."""
+        # A document is written after the entry that began its thread, and must not go with what was before that.
+        made_for = uninverted(self.owner) if self.kind == _ENTRIES else maker_of(self.owner) + (self.kind == _DOCUMENTS)
+        return f"{max(made_for or 0, 0):012x}{_GHOST}{self.kind}~{self.owner}~{self.unique}"
+
+    @property
+    def parts_range(self) -> tuple[str, str]:
+        """Between which ids the parts lie."""
+        return f"x:{self.kind}:{self.owner}:{self.unique}:", f"x:{self.kind}:{self.owner}:{self.unique};"
 
 
 class Written(NamedTuple):

@@ -14,7 +14,7 @@ from everthread.engines._segments.diagnosis import Described
 from everthread.engines._segments.storage import Browsable, Found, Listed, Storage
 from everthread.engines.cosmos._account import account_of, credential_of
 from everthread.engines.cosmos._diagnosis import described
-from everthread.engines.cosmos._items import Place, Written, items_of, joined, owner_of, place_of
+from everthread.engines.cosmos._items import Ghost, Place, Written, items_of, joined, owner_of, place_of
 from everthread.engines.cosmos._requests import PARTITION_KEY, AbsentError, Requests, TakenError
 from everthread.errors import ConfigurationError, CorruptRecordError
 from everthread.model import Fact
@@ -217,14 +217,40 @@ class CosmosStorage(Storage, Browsable, Described):
         if not names:
             return
         place = place_of(folder)
+        ghosts = [ghost for name in names if (ghost := Ghost.of_name(name)) is not None]
         parts = await self._parts_of(place, names)
-        await self._delete_items(place, [place.id_of(name) for name in names])
+        for ghost in ghosts:
+            parts += [item["id"] async for page in self._between(place, *ghost.parts_range) for item in page]
+        await self._delete_items(place, [place.id_of(name) for name in names if Ghost.of_name(name) is None])
         await self._delete_items(place, parts)
 
     async def list(self, folder: str, *, after: str = "") -> AsyncIterator[Sequence[Listed]]:
         place = place_of(folder)
+        if place.lists_ghosts:
+            found = [listed async for page in self._listed(place, after) for listed in page]
+            found += [ghost for ghost in await self._ghosts(place) if ghost.name > after]
+            if found:
+                yield sorted(found, key=lambda listed: listed.name)
+            return
+        async for page in self._listed(place, after):
+            yield page
+
+    async def _listed(self, place: Place, after: str) -> AsyncIterator[list[Listed]]:
         async for page in self._between(place, place.id_of(after), f"{place.kind};"):
             yield [Listed(place.name_of(item["id"]), float(item["_ts"]), item["size"]) for item in page]
+
+    async def _ghosts(self, place: Place) -> list[Listed]:
+        """The parts in a partition that no object refers to."""
+        parts: dict[Ghost, Listed] = {}
+        async for page in self._between(place, "x:", "x;"):
+            for item in page:
+                ghost = Ghost.of_part(item["id"])
+                size = item["size"] + (parts[ghost].size if ghost in parts else 0)
+                parts[ghost] = Listed(ghost.name, float(item["_ts"]), size)
+        owners = list({f"{ghost.kind}:{ghost.owner}" for ghost in parts})
+        items = await asyncio.gather(*(self._item(place, owner) for owner in owners))
+        unique = {owner: item.get("of") for owner, item in zip(owners, items, strict=True) if item is not None}
+        return [each for ghost, each in parts.items() if unique.get(f"{ghost.kind}:{ghost.owner}") != ghost.unique]
 
     async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
         kind, _, tenant = folder.partition("/")
