@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from everthread.testing import FaultyStore
 from everthread.wrappers.encrypted import Encrypted, Keyring
 from everthread.wrappers.master_keys import keys_from_file, new_master_key
 from tests.cli.driving import PROGRAM, piped
+from tests.meanwhile import Meanwhile
 from tests.wrappers.sealed_places import KEYRING
 
 KEY = ThreadKey("trip")
@@ -116,3 +118,14 @@ async def test_the_commands_keep_an_encrypted_store_whole(tmp_path: Path) -> Non
     assert "is encrypted" not in found.stderr
     async with open_with_keys(url, f"file:{keys}") as store:
         assert [thread.title for thread in await store.list_threads()] == ["title"]
+
+
+async def test_appends_land_in_the_order_in_which_they_were_submitted() -> None:
+    async def be_slow() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    # Only the first look for keys is slow: it must not be overtaken.
+    store = WithoutKeys(Meanwhile(MemoryStore(), "list_threads", be_slow))
+    turns = await asyncio.gather(*(store.append(KEY, [SAID], expected_seq=number) for number in range(5)))
+    assert [turn.first_seq for turn in turns] == list(range(5))

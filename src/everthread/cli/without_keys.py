@@ -6,6 +6,7 @@ encryption is there to hide.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, Unpack, cast
 
@@ -37,6 +38,7 @@ class WithoutKeys(ForwardingStore):
         super().__init__(inner)
         self._is_encrypted: bool | None = None
         self._has_seen_sealed = False
+        self._looking = asyncio.Lock()
 
     @property
     def bare(self) -> Store:
@@ -82,9 +84,11 @@ class WithoutKeys(ForwardingStore):
         return result
 
     async def _holds_keys(self) -> bool:
-        if self._is_encrypted is None:
-            self._is_encrypted = len(await self._inner.list_threads(KEYS_TENANT, limit=1)) > 0
-        return self._is_encrypted
+        # In turn, also while it is looked up: appends land in the order in which they were submitted.
+        async with self._looking:
+            if self._is_encrypted is None:
+                self._is_encrypted = len(await self._inner.list_threads(KEYS_TENANT, limit=1)) > 0
+            return self._is_encrypted
 
     async def _check(self, values: Sequence[bytes], *, title: str | None = None) -> None:
         is_plain = title is not None and not title.startswith(SEALED)
