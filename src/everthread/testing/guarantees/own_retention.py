@@ -40,7 +40,7 @@ class OwnRetention(GuaranteeTests):
         changed = await store.update_thread(KEY, retention=own)
         assert (changed.retention, changed.revision, changed.title) == (own, 1, None)
         assert await other_store.get_thread(KEY) == changed
-        assert (await other_store.list_threads(KEY.tenant)).items == (changed,)
+        assert (await store.list_threads(KEY.tenant)).items == (changed,)
 
     async def test_it_holds_for_every_writer_from_the_next_append_on(self, store: Store, other_store: Store) -> None:
         await other_store.append(KEY, [said(str(i)) for i in range(5)])
