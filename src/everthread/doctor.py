@@ -8,6 +8,7 @@ What is found in the threads themselves, and mended, is in `everthread.repairing
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from secrets import token_hex
 
 from everthread._arguments import KEYS_TENANT
 from everthread.contract import Store, SupportsDiagnosis, SupportsSealing
-from everthread.errors import EverthreadError, StoreUnavailableError
+from everthread.errors import ConflictError, EverthreadError, StoreUnavailableError
 from everthread.model import Fact, NewMessage, Retention, ThreadKey
 
 SCRATCH_TENANT = "everthread-doctor"
@@ -27,7 +28,9 @@ _ROUNDS = 9
 _SLOW_MS = 20.0
 _SKEW_MS = 2000.0
 # Should the doctor be killed, the thread goes by itself.
-_SCRATCH_LIFE = timedelta(minutes=5)
+_SCRATCH = Retention(expire_after=timedelta(minutes=5))
+# Few names, since some storages keep the name of each thread that was ever deleted; several, for doctors at one time.
+_SCRATCH_THREADS = 8
 
 
 async def examine(
@@ -86,15 +89,15 @@ async def _reading(store: Store, tenant: str) -> Fact:
 
 
 async def _writing(store: Store, tenant: str, clock: Callable[[], float]) -> AsyncIterator[Fact]:
-    key = ThreadKey(token_hex(8), tenant)
     message = NewMessage(b'"everthread doctor"')
     took: list[float] = []
     before = clock()
     try:
+        key = await _own_thread(store, tenant, message)
         try:
             for _ in range(_ROUNDS):
                 began, before = time.perf_counter(), clock()
-                await store.append(key, [message], retention=Retention(expire_after=_SCRATCH_LIFE))
+                await store.append(key, [message], retention=_SCRATCH)
                 took.append(_ms(began))
             page = await store.read_last(key, 1)
             after = clock()
@@ -108,6 +111,21 @@ async def _writing(store: Store, tenant: str, clock: Callable[[], float]) -> Asy
         yield Fact("writing", "what was written did not come back", "error", "Is this a replica, or another's store?")
     elif page[-1].created_ms is not None:
         yield _clock(page[-1].created_ms, before * 1000, after * 1000)
+
+
+async def _own_thread(store: Store, tenant: str, message: NewMessage) -> ThreadKey:
+    """A thread that this doctor has begun, and so may delete."""
+    conflict: ConflictError | None = None
+    for number in random.sample(range(_SCRATCH_THREADS), _SCRATCH_THREADS):
+        key = ThreadKey(f"everthread-doctor-{number}", tenant)
+        try:
+            await store.append(key, [message], expected_seq=0, retention=_SCRATCH)
+        except ConflictError as error:
+            conflict = error
+        else:
+            return key
+    assert conflict is not None
+    raise conflict
 
 
 def _clock(created_ms: int, before_ms: float, after_ms: float) -> Fact:

@@ -136,3 +136,17 @@ def test_the_examination_leaves_threads_as_they_are(tmp_path: Path) -> None:
     before = asyncio.run(threads())
     assert piped("", "--store", url, home=tmp_path, program=DOCTOR).returncode == 0
     assert asyncio.run(threads()) == before
+
+
+async def test_doctors_at_one_time_do_not_meet_and_leave_few_names(url: str) -> None:
+    async with open_store(url) as store, open_store(url) as other:
+        both = await asyncio.gather(*(examined(each) for each in (store, other, store, other)))
+        assert [facts["writing"].status for facts in both if facts["writing"].status == "error"] == []
+        assert len(await store.list_threads(SCRATCH_TENANT)) == 0
+
+
+def test_the_store_may_be_named_without_an_option(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/threads.db"
+    done = piped("", url, "--json", home=tmp_path, program=DOCTOR)
+    assert done.returncode == 0
+    assert str(tmp_path) in done.stdout

@@ -108,7 +108,10 @@ def _named_again(store: str | None, tenant: str | None) -> str:
 
 
 class StoreCommand(click.Command):
-    """A command in which ``@NAME``, where a positional argument may stand, is short for ``--store @NAME``."""
+    """A command in which ``@NAME``, where a positional argument may stand, is short for ``--store @NAME``.
+
+    So is a URL, where the command has no arguments of its own that it could be taken for.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         index = self._store_name_at(args)
@@ -126,11 +129,13 @@ class StoreCommand(click.Command):
             if isinstance(option, click.Option) and not option.is_flag and not option.count
             for name in option.opts
         }
+        takes_urls = not any(isinstance(parameter, click.Argument) for parameter in self.params)
         is_value = False
         for index, argument in enumerate(args):
             if argument == "--":
                 return None
-            if argument.startswith("@") and not is_value:
+            is_store = argument.startswith("@") or (takes_urls and "://" in argument and argument[0] != "-")
+            if is_store and not is_value:
                 return index
             is_value = not is_value and argument in with_value
         return None

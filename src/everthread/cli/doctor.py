@@ -26,7 +26,7 @@ EXAMPLES = """\b
 Examples:
   everthread doctor
   everthread doctor @prod
-  everthread doctor --store rediss://app@cache.example:6380/0 --read-only
+  everthread doctor rediss://app@cache.example:6380/0 --read-only
   everthread doctor @prod --json | jq 'select(.status != "ok")'
   everthread doctor --repair --dry-run
   everthread doctor --repair --backup before.jsonl

@@ -65,7 +65,7 @@ async def _reconcile(store: Store, place: Place, output: Output, *, mend: bool) 
         output.note(str(error))
         return ()
     for drift in drifts:
-        value = {"status": "mended" if mend else "found", "problem": drift.what, "count": drift.count}
+        value = {"status": "mended" if drift.mended else "found", "problem": drift.what, "count": drift.count}
         output.result(f"{value['status']} {drift.count:,} {drift.what}", value)
     return drifts
 
