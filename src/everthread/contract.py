@@ -388,6 +388,18 @@ class SupportsImport(ABC):
         """
 
 
+class SupportsCompaction(ABC):
+    """A store whose threads lie in many small objects, and that can join them when it is asked to."""
+
+    @abstractmethod
+    async def compact(self, key: ThreadKey) -> None:
+        """Joins a thread's small objects, and frees what messages that were dropped still take up.
+
+        Happens by itself now and then. Readers and writers notice nothing of it; it is no activity. May be stopped
+        at any moment and called again. Does nothing for a thread that is not there.
+        """
+
+
 class SupportsShredding(ABC):
     """A store that can make a tenant's data unreadable by destroying its keys, wherever copies of the data lie."""
 

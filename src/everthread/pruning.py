@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from everthread.contract import Store, read_all
+from everthread.contract import Store, SupportsCompaction, read_all
 from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, ThreadNotFoundError
 from everthread.model import Message, Thread, ThreadKey, Truncated, check_count, to_milliseconds
 from everthread.spans import SpanReader, readable_view
@@ -88,6 +88,7 @@ def prune(
 
     Stopped at any moment and run again, it ends where one undisturbed run would. Memory is bounded by pages. A
     thread costs a round trip only if it exceeds a limit or its age matters, and then what is dropped is read once.
+    Where a thread lies in many small objects (`SupportsCompaction`), those of a shortened one are joined.
 
     A turn that comes at the same time is never lost: the thread is left for the next run where it would be.
 
@@ -148,6 +149,8 @@ async def _shorten(store: Store, thread: Thread, policy: PrunePolicy, oldest: in
         return Pruned(thread.key)
     if truncated is None:
         return Pruned(thread.key, is_busy=True)
+    if isinstance(store, SupportsCompaction):
+        await store.compact(thread.key)
     return msgspec.structs.replace(pruned, messages=truncated.removed)
 
 

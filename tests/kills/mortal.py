@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from everthread import Store, open_store
+from everthread.compacting import compact_threads
 from everthread.contract import SupportsReconciling
 from everthread.erasing import erase_tenant
 from everthread.pruning import PrunePolicy, prune
@@ -92,6 +93,11 @@ async def _reconcile(store: Store, _: str) -> None:
     await store.reconcile(TENANT, mend=True)
 
 
+async def _compact(store: Store, _: str) -> None:
+    async for _thread in compact_threads(store, TENANT):
+        pass
+
+
 async def _summarize(store: Store, _: str) -> None:
     async def model(request: str) -> str:
         # The same question gets the same answer, and all of the question matters.
@@ -111,6 +117,7 @@ JOBS = {
     "undo": _undo,
     "reconcile": _reconcile,
     "summarize": _summarize,
+    "compact": _compact,
 }
 
 

@@ -117,6 +117,17 @@ async def test_summarising(places: tuple[str, str]) -> None:
         assert await get_summary(store, LONG) is not None
 
 
+async def test_compacting(tmp_path: Path) -> None:
+    killed, clean = f"file://{tmp_path}/killed", f"file://{tmp_path}/clean"
+    for url in (killed, clean):
+        async with open_store(url) as store:
+            await fill_tenant(store)
+            before = await seen_of(store)
+    assert run_until_done("compact", killed, stride=4) > 1
+    await run("compact", clean)
+    assert await ends_alike(killed, clean) == before
+
+
 async def test_repairing_and_taking_it_back(places: tuple[str, str], tmp_path: Path) -> None:
     killed, clean = places
     for url in places:

@@ -14,6 +14,7 @@ import pytest
 from everthread import InvalidIdentifierError, NewMessage, ThreadKey, UnsupportedError, new_message
 from everthread.contract import (
     Store,
+    SupportsCompaction,
     SupportsDiagnosis,
     SupportsImport,
     SupportsReconciling,
@@ -46,7 +47,7 @@ WRAPPERS: dict[str, Callable[[Store], Store]] = {
     "tenant": lambda store: TenantStore(store, "acme"),
 }
 
-OPERATORS = {SupportsDiagnosis, SupportsReconciling, SupportsRewrite, SupportsShredding}
+OPERATORS = {SupportsCompaction, SupportsDiagnosis, SupportsReconciling, SupportsRewrite, SupportsShredding}
 WITHHELD: dict[str, set[type]] = {
     "forwarding": set(ABILITIES),
     "traced": set(),
@@ -58,7 +59,7 @@ WITHHELD: dict[str, set[type]] = {
 ADDED: dict[str, set[type]] = {"encrypted": {SupportsDiagnosis, SupportsSealing, SupportsShredding}}
 
 
-class CanAll(MemoryStore, SupportsReconciling, SupportsSealing, SupportsSearch, SupportsShredding):
+class CanAll(MemoryStore, SupportsCompaction, SupportsReconciling, SupportsSealing, SupportsSearch, SupportsShredding):
     """Remembers which abilities were asked of it."""
 
     def __init__(self) -> None:
@@ -84,6 +85,9 @@ class CanAll(MemoryStore, SupportsReconciling, SupportsSealing, SupportsSearch, 
     async def probe(self):
         self.asked.append(("probe",))
         return (Fact("probe", "tried"),)
+
+    async def compact(self, key):
+        self.asked.append(("compact", key))
 
     async def shred_tenant(self, tenant):
         self.asked.append(("shred_tenant", tenant))
@@ -134,6 +138,7 @@ def test_a_wrapper_is_what_its_class_says(name: str) -> None:
 
 
 CALLS: dict[type, Callable[[Any], Any]] = {
+    SupportsCompaction: lambda store: store.compact(KEY),
     SupportsDiagnosis: lambda store: store.diagnose(),
     SupportsImport: lambda store: store.restore_times(KEY, created_at=THEN, updated_at=THEN),
     SupportsReconciling: lambda store: store.reconcile("acme", mend=True),
@@ -164,6 +169,7 @@ async def test_what_is_carried_reaches_the_inner_store(name: str) -> None:
     await store.append(KEY, [OLD])
     answers = {ability: await CALLS[ability](store) for ability in CALLS}
     assert inner.asked == [
+        ("compact", KEY),
         ("reconcile", "acme", True),
         ("seal", KEY, b"1"),
         ("search", "acme", "words", 3, "c"),

@@ -19,6 +19,7 @@ EXIT_PIPE_CLOSED = 141
 
 COMMANDS = {
     "chat": "everthread.cli.chat",
+    "compact": "everthread.cli.compact",
     "copy": "everthread.cli.copy",
     "export": "everthread.cli.export",
     "import": "everthread.cli.import_:import_",

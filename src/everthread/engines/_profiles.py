@@ -31,6 +31,7 @@ ABILITIES: Mapping[str, str] = {
     "SupportsImport": "gives copied threads the times they had",
     "SupportsDiagnosis": "tells `doctor` how its server is",
     "SupportsReconciling": "finds and mends what has drifted apart",
+    "SupportsCompaction": "joins small objects on request: `compact`, `prune`",
 }
 """What not every engine can: the types of `everthread.contract` to ask for with ``isinstance``."""
 

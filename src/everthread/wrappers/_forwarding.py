@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, TypeVar, Unpack
 
 from everthread.contract import (
     Store,
+    SupportsCompaction,
     SupportsDiagnosis,
     SupportsImport,
     SupportsReconciling,
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 ABILITIES: frozenset[type] = frozenset(
     {
+        SupportsCompaction,
         SupportsDiagnosis,
         SupportsImport,
         SupportsReconciling,
@@ -246,6 +248,11 @@ class ForwardingStore(Store):
         inner, of = self._inner_that(SupportsReconciling), self._tenant(tenant)
         return await self._around("reconcile", lambda: inner.reconcile(of, mend=mend))
 
+    async def compact(self, key: ThreadKey) -> None:
+        """As `SupportsCompaction` says, where it is carried."""
+        inner, inner_key = self._inner_that(SupportsCompaction), self._key(key)
+        await self._around("compact", lambda: inner.compact(inner_key))
+
     async def shred_tenant(self, tenant: str) -> int:
         """As `SupportsShredding` says, where it is carried."""
         inner, of = self._inner_that(SupportsShredding), self._tenant(tenant)
@@ -294,6 +301,7 @@ if TYPE_CHECKING:
 
     class _All(  # pyright: ignore[reportUnusedClass] - it is there so that the signatures are compared
         ForwardingStore,
+        SupportsCompaction,
         SupportsDiagnosis,
         SupportsImport,
         SupportsReconciling,

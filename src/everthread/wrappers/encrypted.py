@@ -26,6 +26,7 @@ from everthread._arguments import (
 from everthread.codec import decode, encode
 from everthread.contract import (
     Store,
+    SupportsCompaction,
     SupportsDiagnosis,
     SupportsImport,
     SupportsReconciling,
@@ -126,7 +127,7 @@ class Encrypted(ForwardingStore, SupportsDiagnosis, SupportsSealing, SupportsShr
         EncryptionKeyError: In every call that reads or writes content, where a key is missing, wrong or destroyed.
     """
 
-    carries = frozenset({SupportsImport, SupportsReconciling, SupportsRewrite})
+    carries = frozenset({SupportsCompaction, SupportsImport, SupportsReconciling, SupportsRewrite})
 
     def __init__(
         self,

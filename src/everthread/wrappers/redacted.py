@@ -24,6 +24,7 @@ from everthread._arguments import (
 from everthread.codec import decode, encode
 from everthread.contract import (
     Store,
+    SupportsCompaction,
     SupportsDiagnosis,
     SupportsImport,
     SupportsReconciling,
@@ -62,6 +63,7 @@ class Redacted(ForwardingStore):
 
     carries = frozenset(
         {
+            SupportsCompaction,
             SupportsDiagnosis,
             SupportsImport,
             SupportsReconciling,

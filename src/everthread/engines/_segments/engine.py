@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from everthread._arguments import checked_key
+from everthread.contract import SupportsCompaction
 from everthread.engines._base import AppendRequest, BaseEngine, ThreadChange
 from everthread.engines._coalescing import KeyedCoalescer
 from everthread.engines._importing import Importing
@@ -53,7 +55,7 @@ _log = logging.getLogger("everthread")
 T = TypeVar("T")
 
 
-class SegmentEngine(Rewriting, Importing, BaseEngine):
+class SegmentEngine(Rewriting, Importing, BaseEngine, SupportsCompaction):
     """Keeps each thread as a log of immutable entries.
 
     Args:
@@ -88,10 +90,8 @@ class SegmentEngine(Rewriting, Importing, BaseEngine):
         return self._storage.location
 
     async def compact(self, key: ThreadKey) -> None:
-        """Joins a thread's small objects, and empties the entries of messages that were trimmed.
-
-        Happens by itself every 64 changes; readers and writers notice nothing of it.
-        """
+        """As `SupportsCompaction` says; by itself it happens every 64 changes."""
+        checked_key(key)
         await self._call(Compaction(self._threads, place_of(key), self._sizes, self._now_ms()).run(erase=True))
 
     async def _open(self) -> None:
