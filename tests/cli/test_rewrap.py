@@ -48,7 +48,7 @@ async def test_a_plain_store_is_encrypted_and_the_commands_read_it(url: str, tmp
     there = ("--store", url, "--tenant", "acme")
     keyring = {"EVERTHREAD_KEYRING": f"file:{key_file}"}
     would = command(tmp_path, "rewrap", *there, "--accept-plain", "--dry-run", **keyring)
-    assert would.stdout == "Would seal 4 records anew, in 1 threads.\n", would.stderr
+    assert would.stdout == "Would seal 4 records anew, in 1 thread.\n", would.stderr
     done = command(tmp_path, "rewrap", *there, "--accept-plain", "--json", **keyring)
     assert json.loads(done.stdout)["records"] == 4, done.stderr
     shown = command(tmp_path, "show", "trip", *there, **keyring)

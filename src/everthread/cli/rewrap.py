@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from everthread.cli.common import Output, Place, dry_run_option, json_option, progress, run, store_command
+from everthread.cli.common import Output, Place, counted, dry_run_option, json_option, progress, run, store_command
 from everthread.cli.encryption import VARIABLE, check_keyring, with_keys
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def rewrap(
 
     done = run(work, msgspec.structs.replace(place, keyring=""))
     verb = "Would seal" if dry_run else "Sealed"
-    text = f"{verb} {done.records:,} records anew, in {done.threads:,} threads."
+    text = f"{verb} {counted(done.records, 'record')} anew, in {counted(done.threads, 'thread')}."
     if done.keys_forgotten:
         text += " The older keys are forgotten."
     output.result(text, {**msgspec.to_builtins(done), "dry_run": dry_run})

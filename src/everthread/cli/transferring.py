@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from everthread.cli.common import EXIT_FAILED, Output, Place, progress, run
+from everthread.cli.common import EXIT_FAILED, Output, Place, counted, progress, run
 from everthread.cli.rendering import file_size
 from everthread.transfer.model import PROBLEMS, Outcome, Report, Watcher
 
@@ -114,13 +114,14 @@ def _sum(report: Report) -> dict[str, object]:
 def _in_words(what: str, report: Report, *, dry_run: bool) -> str:
     done = sum(count for status, count in report.threads.items() if status not in PROBLEMS)
     by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(report.threads.items()))
-    parts = [f"{what}: {report.written:,} messages", f"{done:,} threads" + (f" ({by_status})" if by_status else "")]
+    threads = counted(done, "thread") + (f" ({by_status})" if by_status else "")
+    parts = [f"{what}: {counted(report.written, 'message')}", threads]
     if report.documents:
-        parts.append(f"{report.documents:,} documents")
+        parts.append(counted(report.documents, "document"))
     if report.present:
         parts.append(f"{report.present:,} messages were there already")
     if report.files:
-        parts.append(f"{file_size(report.size)} in {report.files:,} {'file' if report.files == 1 else 'files'}")
+        parts.append(f"{file_size(report.size)} in {counted(report.files, 'file')}")
     if report.skipped:
         parts.append(f"{len(report.skipped):,} unreadable left out")
     if not report.keeps_times:
