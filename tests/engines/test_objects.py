@@ -183,6 +183,7 @@ def test_azure_is_found_by_its_connection_string(azurite_server: Server, monkeyp
     async def use() -> None:
         async with open_store(url, allow_http=True) as store:
             await store.append(KEY, TURN)
+            assert len(await store.read(KEY)) == len(TURN)
 
     asyncio.run(use())
 

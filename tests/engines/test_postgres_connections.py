@@ -386,6 +386,7 @@ class TestTls:
         right = {"sslmode": "verify-full", "sslrootcert": certificates / "authority.crt", "pgbouncer": "true"}
         async with open_store(fresh_url(tls_bouncer, **right)) as store:
             await store.append(KEY, TURN, retention=Retention(max_messages=1))
+            assert len(await store.read(KEY)) == 1
 
     async def test_sslmode_verify_full_refuses_another_authority(
         self, tls_bouncer: PostgresServer, certificates: Path

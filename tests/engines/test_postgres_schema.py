@@ -217,6 +217,7 @@ async def test_the_printed_sql_brings_an_earlier_version_up_to_date(url: str, ad
     await admin.execute(ddl(schema, since=3))
     async with open_store(url, migrate=False) as store:
         await store.append(ThreadKey("t"), TURN)
+        assert len(await store.read(ThreadKey("t"))) == len(TURN)
 
 
 async def test_prefixes_keep_stores_apart(url: str) -> None:
