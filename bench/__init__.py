@@ -1,1 +1,1 @@
-"""How fast everthread is, beside the bare driver in the same run: ``python -m bench``."""
+"""Benchmarks of everthread against the bare driver in the same run: ``python -m bench``."""

@@ -1,4 +1,4 @@
-"""Prints each group's medians, and each contender's ratio to the bare driver of the same run."""
+"""Print the medians of each group, and the ratio of each contender to the bare driver of the same run."""
 
 from __future__ import annotations
 

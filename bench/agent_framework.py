@@ -1,4 +1,4 @@
-"""Agent Framework 1.x on Redis, its own message objects in and out: bytes, a provider by hand, everthread."""
+"""Agent Framework 1.x on Redis, with its message objects: a bare driver, a provider written by hand, everthread."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _messages(payloads: tuple[bytes, ...]) -> list[Message]:
 
 
 class ByHand:
-    """``Message.to_dict`` and ``from_dict`` with the standard library's JSON, on a list."""
+    """Store messages in a list with ``Message.to_dict``, ``from_dict`` and the standard library's JSON."""
 
     def __init__(self, client: redis_py.Redis) -> None:
         self._client = client
@@ -54,7 +54,7 @@ class ByHand:
 
 
 class Ours:
-    """The provider's own calls; reading by count, as its ``window`` does."""
+    """Call the provider; read by count, as its ``window`` does."""
 
     def __init__(self, provider: EverthreadHistoryProvider) -> None:
         self._provider = provider

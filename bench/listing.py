@@ -1,4 +1,4 @@
-"""Measures `everthread threads` with 1,000 and with 100,000 threads in the store: python -m bench.listing
+"""Measure `everthread threads` with 1,000 and with 100,000 threads in the store: python -m bench.listing
 
 A page of 20 threads in this process, and the whole command with its start. The two stores take turns, so
 that what else runs on the machine meets both.
@@ -42,7 +42,7 @@ def main() -> None:
 
 @contextmanager
 def places() -> Iterator[dict[str, tuple[str, str]]]:
-    """For each engine the URLs of two stores."""
+    """Yield the URLs of two stores for each engine."""
     with scratch_folder() as folder, redis_server() as server, postgres_server() as postgres:
         redis = f"redis://127.0.0.1:{server.port}/0?prefix="
         yield {
@@ -53,7 +53,7 @@ def places() -> Iterator[dict[str, tuple[str, str]]]:
 
 
 def fill_both(pair: tuple[str, str], many: int) -> None:
-    """Fills the two stores, in another process: this one's memory is what programs begin with that it starts."""
+    """Fill the two stores in another process, because child processes begin with the memory of this one."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         for url, count in zip(pair, (FEW, many), strict=True):
             pool.submit(_fill, url, count).result()

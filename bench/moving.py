@@ -1,4 +1,4 @@
-"""Measures export, import and copy of 100,000 messages: python -m bench.moving
+"""Measure export, import and copy of 100,000 messages: python -m bench.moving
 
 For each engine, messages a second and the most memory of the process that does it, beside a bare script: the
 engine's driver alone, which moves payloads in pages of 1,000 and checks, compares and orders nothing. The two take
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 class Places:
-    """Where an engine keeps the stores of a run: URLs for everthread, and what the bare driver opens."""
+    """The locations of the stores of a run: URLs for everthread, and the arguments of the bare driver."""
 
     def __init__(self, engine: str, folder: Path, port: int) -> None:
         self.engine = engine
@@ -96,7 +96,7 @@ def measured(place: Places, way: str, rounds: int) -> dict[str, list[tuple[float
 
 
 def once(place: Places, way: str, who: str, source: str, target: str) -> tuple[float, float]:
-    """Seconds and MB of one run, in a process of its own."""
+    """Return the seconds and MB of one run in a process of its own."""
     url = place.url if who == "ours" else place.bare
     first = place.file(f"{who}-import") if way == "import" else url(source)
     second = place.file(f"{who}-{target}") if way == "export" else url(target)

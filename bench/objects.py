@@ -1,4 +1,4 @@
-"""Object storage: bare obstore writing one object a turn to an S3 server, or a file to a disk, and everthread."""
+"""Object storage: one object for each turn written with bare obstore or as a file, and everthread."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def groups() -> Iterator[Sequence[Group]]:
 
 
 class BareFiles:
-    """One file a turn, named by its number, which only one writer can know."""
+    """Write one file for each turn, named by its number: works for one writer only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,7 +70,7 @@ class BareFiles:
 
 
 class BareS3:
-    """One object a turn, named by its number, which only one writer can know."""
+    """Write one object for each turn, named by its number: works for one writer only."""
 
     def __init__(self, store: S3Store) -> None:
         self._store = store

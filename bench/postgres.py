@@ -26,7 +26,7 @@ def groups() -> Iterator[Sequence[Group]]:
 
 
 class Bare:
-    """One row a message, the payload encoded beforehand: the least that any store on asyncpg does."""
+    """Insert one row for each encoded message: the minimum of any store on asyncpg."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -59,7 +59,7 @@ class OursWithBytes(Ours):
 
 
 async def _nothing(_connection: object) -> None:
-    """Resetting a connection after each statement would be a second round trip."""
+    """Do nothing: resetting a connection after each statement would be a second round trip."""
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Measures `everthread prune` over 1,000 and over 100,000 threads: python -m bench.pruning
+"""Measure `everthread prune` over 1,000 and over 100,000 threads: python -m bench.pruning
 
 The whole command: threads a second, and the most memory that its process had. First a run in which there is
 nothing to do, then one that shortens every thread.
@@ -24,7 +24,7 @@ _, status, usage = os.wait4(child, 0)
 print(usage.ru_maxrss)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""A small process between: the kernel counts as a program's own what the process had that started it."""
+"""A small process in between: the kernel counts the peak memory of the parent as that of the child."""
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def prune(url: str, *limits: str) -> tuple[float, float]:
-    """Seconds, and the peak of the process's memory in MB."""
+    """Return the seconds, and the peak memory of the process in MB."""
     program = str(Path(sys.executable).with_name("everthread"))
     began = time.perf_counter()
     command = [program, "prune", *limits, "--yes", "--store", url]

@@ -1,4 +1,4 @@
-"""Redis: a blocking socket, redis-py, a store as Agent Framework's users write it by hand, and everthread."""
+"""Redis: a blocking socket, redis-py, a store as users of Agent Framework write it by hand, and everthread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def groups() -> Iterator[Sequence[Group]]:
 
 
 class Bare:
-    """redis-py with hiredis, the payloads encoded beforehand: the least that a store on redis-py does."""
+    """Use redis-py with hiredis and encoded payloads: the minimum of any store on redis-py."""
 
     def __init__(self, client: redis_py.Redis) -> None:
         self._client = client
@@ -50,7 +50,7 @@ class Bare:
 
 
 class Blocking:
-    """The floor: commands packed by hand, one at a time, no event loop in between."""
+    """Send commands packed by hand, one at a time, without an event loop: the lower bound."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -71,7 +71,7 @@ class Blocking:
 
 
 class ByHand:
-    """What tutorials show: framework dictionaries to JSON text, RPUSH, LLEN, and LTRIM when there are too many.
+    """Do what tutorials show: dictionaries to JSON text, RPUSH, LLEN, and LTRIM above the limit.
 
     The long thread is left untrimmed, so that it is as long as everybody's.
     """
@@ -104,7 +104,7 @@ class Ours:
 
 
 class OursWithBytes(Ours):
-    """From payloads that somebody encoded, as the bare driver."""
+    """Append encoded payloads, as the bare driver does."""
 
     async def append(self, thread: str, turn: Turn) -> object:
         return await self._store.append(ThreadKey(thread), [NewMessage(payload) for payload in turn.payloads])

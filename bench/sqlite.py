@@ -34,7 +34,7 @@ def groups() -> Iterator[Sequence[Group]]:
 
 
 class Bare:
-    """One row a message, the payload encoded beforehand: the least that any store on sqlite3 does."""
+    """Insert one row for each encoded message: the minimum of any store on sqlite3."""
 
     def __init__(self, path: Path, synchronous: str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -64,7 +64,7 @@ class Bare:
 
 
 class BareInAThread:
-    """The same, with one hop to a thread for each call: the least that a store does which keeps the loop free."""
+    """Do the same with one hop to a thread for each call: the minimum of a store that never blocks the loop."""
 
     def __init__(self, bare: Bare, thread: ThreadPoolExecutor) -> None:
         self._bare = bare
@@ -92,7 +92,7 @@ class Ours:
 
 
 class Given(Ours):
-    """Messages that were encoded and checked beforehand, as the bare driver's are."""
+    """Append messages that were encoded and checked before, as the bare driver does."""
 
     async def append(self, thread: str, turn: Turn) -> object:
         return await self._store.append(ThreadKey(thread), turn.messages)

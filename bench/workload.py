@@ -1,4 +1,4 @@
-"""What is measured, and what a contender has to offer. No engine, no driver.
+"""The measurements, and the interface of a contender. No engine, no driver.
 
 A module of contenders (``bench/sqlite.py``, ``bench/redis.py``) offers ``groups()``: a context
 manager that starts what they need and yields a sequence of `Group`. Contenders of one group are
@@ -25,7 +25,7 @@ Value = dict[str, object]
 
 @dataclass(frozen=True)
 class Turn:
-    """Messages that are appended together.
+    """Messages of one append.
 
     Attributes:
         values: As a framework's dictionaries.
@@ -39,20 +39,20 @@ class Turn:
 
 
 class Contender(Protocol):
-    """An open store of some kind, however it is made. Threads are named by any text."""
+    """An open store of any kind. Any text names a thread."""
 
     async def append(self, thread: str, turn: Turn) -> object:
-        """Appends; durable to its own standard when it returns."""
+        """Append a turn, durably by the standard of this contender."""
         ...
 
     async def read_last(self, thread: str, count: int) -> Sequence[object]:
-        """The newest messages, oldest first, as this contender hands them out."""
+        """Return the newest messages, oldest first, in the form that this contender returns."""
         ...
 
 
 @dataclass(frozen=True)
 class Group:
-    """Contenders that stand on the same ground.
+    """Contenders on the same storage.
 
     Attributes:
         name: What they stand on, e.g. ``"SQLite, synchronous=FULL"``.
@@ -65,7 +65,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """The number of repetitions."""
 
     samples: int = 300
     long_thread: int = 20_000
@@ -80,7 +80,7 @@ FULL = Scale()
 
 @dataclass
 class Result:
-    """One contender's medians: microseconds, and turns a second for the clients."""
+    """The medians of one contender: microseconds, and turns per second for the clients."""
 
     times: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
@@ -92,7 +92,7 @@ class Result:
 
 
 def turn(number: int) -> Turn:
-    """One turn of 4 messages: 200 B from the user, a tool call, a 2 kB result, an answer of 800 B."""
+    """Return one turn of 4 messages: 200 B from the user, a tool call, a 2 kB result, an answer of 800 B."""
     call_id = f"call_{number:08x}"
     values = (
         _message("user", {"type": "text", "text": _text(200, number)}),
@@ -116,7 +116,7 @@ def _text(length: int, number: int) -> str:
 
 
 async def measure(group: Group, scale: Scale) -> dict[str, Result]:
-    """Opens all contenders of a group and measures them in turns."""
+    """Open all contenders of a group and measure them in turns."""
     async with AsyncExitStack() as stack:
         opened = {name: await stack.enter_async_context(make()) for name, make in group.contenders.items()}
         results = {name: Result() for name in opened}
@@ -137,7 +137,7 @@ async def measure(group: Group, scale: Scale) -> dict[str, Result]:
 
 
 async def _whole_turn(contender: Contender, _: int, new: Turn) -> None:
-    """What an agent's run costs: load at most 200 messages, append a turn."""
+    """Return the time of an agent run: load at most 200 messages, append a turn."""
     await contender.read_last("warm", 200)
     await contender.append("warm", new)
 
@@ -161,7 +161,7 @@ async def _in_turns(
 
 
 async def _clients(contender: Contender, scale: Scale, round_number: int) -> float:
-    """Turns a second that as many clients get done, each in a thread of its own, one turn after the other."""
+    """Return the turns per second of concurrent clients, each appending to a thread of its own."""
     turns = [turn(number) for number in range(scale.turns_per_client)]
 
     async def client(number: int) -> None:

@@ -1,15 +1,21 @@
-"""Fixtures for all tests: one server of each kind a session, an empty database for each test."""
+"""What all tests share: which of them a command runs, and one server of each kind a session.
+
+[README.md](README.md) says which tests run when, and why.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from tests.postgres_server import PostgresServer, postgres_server
+from tests.essential import ESSENTIAL
+from tests.places import empty_place
+from tests.postgres_server import PostgresServer, fresh_url, postgres_server
 from tests.servers import Server, redis_server
 
 _prefixes = itertools.count()
@@ -17,19 +23,42 @@ _skipped: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--campaign", action="store_true", help="run all of every further run of the kit")
+    parser.addoption(
+        "--tests",
+        choices=("quick", "rest", "all", "campaign"),
+        default="all",
+        help="quick: make test; rest: what make test-all adds; all: both; campaign: every kit test on every front",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set how many examples property tests run. They have no deadline: a test must not fail on a slow machine."""
+    is_quick = config.getoption("--tests") == "quick"
+    settings.register_profile("everthread", deadline=None, max_examples=25 if is_quick else 100)
+    settings.load_profile("everthread")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps an eighth of each further run of the kit, always the same one, unless all are asked for."""
-    if config.getoption("--campaign"):
-        return
-    left_out = [
-        item for item in items if item.get_closest_marker("campaign") and zlib.crc32(item.name.encode()) % 8 != 0
-    ]
+    wanted = config.getoption("--tests")
+    left_out = [item for item in items if not _is_wanted(item, wanted)]
     config.hook.pytest_deselected(items=left_out)
     gone = set(left_out)
     items[:] = [item for item in items if item not in gone]
+
+
+def _is_wanted(item: pytest.Item, wanted: str) -> bool:
+    """Whether a run of these tests includes the item; tests/README.md says why."""
+
+    def has(marker: str) -> bool:
+        return item.get_closest_marker(marker) is not None
+
+    is_essential = getattr(item, "originalname", item.name) in ESSENTIAL
+    if wanted == "campaign":
+        return True
+    if has("front") and not is_essential:
+        return False
+    is_quick = not (has("slow") or has("front") or (has("essential_first") and not is_essential))
+    return wanted == "all" or is_quick == (wanted == "quick")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -84,3 +113,44 @@ def postgres() -> Iterator[PostgresServer]:
 def fresh_prefix() -> str:
     """A key prefix that no other test of this session uses."""
     return f"test{next(_prefixes)}"
+
+
+def _url(request: pytest.FixtureRequest, folder: Path, server: Server, prefix: str) -> str:
+    if request.param == "postgres":
+        return fresh_url(request.getfixturevalue("postgres"))
+    return {
+        "memory": "memory:",
+        "sqlite": f"sqlite:///{folder / 'threads.db'}",
+        "folder": f"file://{folder}/objects",
+        "redis": f"redis://127.0.0.1:{server.port}/0?prefix={prefix}",
+    }[request.param]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place that other processes reach too."""
+    return _url(request, tmp_path, plain_redis_server, fresh_prefix)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place; what is in memory is there for one store only."""
+    return _url(request, tmp_path, plain_redis_server, fresh_prefix)
+
+
+@pytest.fixture(params=["sqlite", "redis", "folder", "postgres"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place of every kind that other processes reach too."""
+    return _url(request, tmp_path, plain_redis_server, fresh_prefix)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "folder", "postgres"])
+def every_url(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str) -> str:
+    """An empty place of every kind."""
+    return _url(request, tmp_path, plain_redis_server, fresh_prefix)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def places(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Gives the URL of another empty store at each call; one that outlives the process."""
+    return lambda: empty_place(request, request.param)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from everthread import Store
-from everthread.wrappers._forwarding import ForwardingStore
+from everthread.wrappers.forwarding import ForwardingStore
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import itertools
@@ -44,16 +45,17 @@ def npm_package(package: str, binary: str) -> list[str]:
     """The command that runs a binary of an npm package, installed once in a cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "everthread-tests"
     folder = cache / package.replace("@", "_").replace("/", "_")
-    script = folder / "node_modules" / ".bin" / binary
-    if not script.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with scratch_folder() as scratch:
-            command = [*_npm(), "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(scratch), package]
-            subprocess.run(command, check=True, timeout=300, stdin=subprocess.DEVNULL)
-            # Another test run may have been faster.
-            with contextlib.suppress(OSError):
-                shutil.copytree(scratch, folder, symlinks=True)
-    return [*_node(), str(script.resolve())]
+    cache.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        # One process installs it and the others wait. It appears as a whole, also if an installation is interrupted.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            parts = folder.with_suffix(".parts")
+            shutil.rmtree(parts, ignore_errors=True)
+            command = [*_npm(), "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(parts), package]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            parts.rename(folder)
+    return [*_node(), str((folder / "node_modules" / ".bin" / binary).resolve())]
 
 
 def _npm() -> list[str]:
@@ -291,8 +293,8 @@ def cosmos_server(*options: str) -> Iterator[Server]:
         port = free_port()
         *node, script = npm_package(COSMOS, "cosmosdb-server")
         package = Path(script).parents[1]
-        (folder / "mended.js").write_text(_COSMOS_MENDED.replace("COSMOS_SERVER", json.dumps(str(package))))
-        command = [*node, "--require", str(folder / "mended.js"), script, "-p", str(port), *options]
+        (folder / "repaired.js").write_text(_COSMOS_MENDED.replace("COSMOS_SERVER", json.dumps(str(package))))
+        command = [*node, "--require", str(folder / "repaired.js"), script, "-p", str(port), *options]
         server = Server(command, port, folder, _listens)
         try:
             server.start()
@@ -310,3 +312,8 @@ def cosmos_url(server: _Listening, scheme: str = "https") -> str:
     """The URL of a new database, which is made when it is opened."""
     endpoint = f"{scheme}://127.0.0.1:{server.port}/"
     return f"cosmos://local/database{next(_names)}?endpoint={endpoint}&create=true&verify=false"
+
+
+if __name__ == "__main__":
+    npm_package(AZURITE, "azurite-blob")
+    npm_package(COSMOS, "cosmosdb-server")

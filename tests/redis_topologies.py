@@ -1,4 +1,4 @@
-"""Redis as it is run in production: a cluster of three primaries and three replicas, and a primary with sentinels."""
+"""Redis with replicas: a cluster of three primaries and three replicas, and a primary with sentinels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 import redis
 
 from everthread import ThreadKey
-from everthread.engines.redis._keys import ThreadNames
+from everthread.engines.redis.keys import ThreadNames
 from tests.servers import REDIS_LIKE, Server, answers_ping, free_port, scratch_folder
 
 PRIMARY_NAME = "conversations"
 
 
-def eventually(is_so: Callable[[], bool], seconds: float = 40) -> None:
-    """Returns when something has become so.
+def eventually(is_so: Callable[[], bool], seconds: float = 120) -> None:
+    """Return when a condition holds.
 
     Raises:
         TimeoutError: It has not.
@@ -39,34 +39,34 @@ def eventually(is_so: Callable[[], bool], seconds: float = 40) -> None:
 
 
 async def soon(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when something has become so: for what is to be true a round trip later."""
-    async with asyncio.timeout(20):
+    """Return when a condition holds that needs a round trip."""
+    async with asyncio.timeout(60):
         while not await is_so():
             await asyncio.sleep(0.01)
 
 
 async def soon_or_late(is_so: Callable[[], bool]) -> None:
-    """Returns when something has become so: for what may take as long as a failover."""
-    async with asyncio.timeout(60):
+    """Return when a condition holds that may need a failover."""
+    async with asyncio.timeout(120):
         while not is_so():
             await asyncio.sleep(0.02)
 
 
 def ask(port: int, *command: str) -> object:
-    """A server's reply to one command."""
-    with redis.Redis(port=port, socket_timeout=5, decode_responses=True) as client:
+    """Return a server's reply to one command."""
+    with redis.Redis(port=port, socket_timeout=30, decode_responses=True) as client:
         return client.execute_command(*command)
 
 
 def replication(port: int) -> dict[str, str]:
-    """What a server says of its role and its replicas."""
-    with redis.Redis(port=port, socket_timeout=5) as client:
+    """Return a server's INFO on its role and its replicas."""
+    with redis.Redis(port=port, socket_timeout=30) as client:
         return {name: str(value) for name, value in client.info("replication").items()}
 
 
 @dataclass
 class Topology:
-    """Servers that stand in for one another.
+    """Servers that can replace one another.
 
     Attributes:
         url: Where a store finds them.
@@ -77,12 +77,12 @@ class Topology:
     servers: list[Server]
 
     def primaries(self) -> list[Server]:
-        """Those that take writes now."""
+        """Return the servers that accept writes now."""
         running = [server for server in self.servers if server.process is not None]
         return [server for server in running if replication(server.port)["role"] == "master"]
 
     def is_whole(self) -> bool:
-        """Whether each primary has all its replicas, and they are up to date."""
+        """Return whether each primary has all its replicas, and they are up to date."""
         primaries = self.primaries()
         each = (len(self.servers) - len(primaries)) // len(primaries)
         infos = [replication(server.port) for server in self.servers]
@@ -91,7 +91,7 @@ class Topology:
         return all(links) and all(count >= each for count in counts)
 
     def stop_replicas(self, how: Callable[[Server], None]) -> list[Server]:
-        """Does something to all servers that are replicas, and returns them."""
+        """Call a function with each replica and return the replicas."""
         primaries = self.primaries()
         replicas = [server for server in self.servers if server not in primaries]
         for server in replicas:
@@ -106,7 +106,7 @@ class Cluster(Topology):
         return super().is_whole() and all(is_up(server) for server in self.servers)
 
     def owner(self, slot: int) -> Server:
-        """The primary that has a slot."""
+        """Return the primary of a slot."""
         for server in self.primaries():
             rows = ask(server.port, "CLUSTER", "SLOTS")
             assert isinstance(rows, list)
@@ -117,11 +117,22 @@ class Cluster(Topology):
 
 
 class Sentinels(Topology):
-    """A primary and two replicas, with three sentinels that make another one the primary when it is gone."""
+    """A primary and two replicas, with three sentinels that replace the primary if it fails."""
+
+    @property
+    def sentinel_port(self) -> int:
+        """The port of a sentinel."""
+        return int(self.url.split("/")[2].split(",")[0].rpartition(":")[2])
+
+    def named(self) -> int:
+        """Return the port of the primary that this sentinel names."""
+        address = ask(self.sentinel_port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY_NAME)
+        assert isinstance(address, list)
+        return int(address[1])
 
 
 def send(how: signal.Signals) -> Callable[[Server], None]:
-    """What sends a signal to a server."""
+    """Return a function that sends a signal to a server."""
 
     def sending(server: Server) -> None:
         assert server.process is not None
@@ -131,7 +142,7 @@ def send(how: signal.Signals) -> Callable[[Server], None]:
 
 
 def keys_on(cluster: Cluster, prefix: str, server: Server, count: int) -> list[ThreadKey]:
-    """Threads that a server keeps."""
+    """Return threads whose keys are on a server."""
     slots = {first + i for first, last in _slots_of(server) for i in range(last - first + 1)}
     names = (ThreadKey(f"k{i}") for i in itertools.count())
     mine = (key for key in names if ThreadNames(prefix, key, spread=True).slot in slots)
@@ -149,7 +160,7 @@ def redis_cluster(kind: str = "redis", *options: str) -> Iterator[Cluster]:
     """A cluster of 3 + 3 servers that tolerates a silence of two seconds."""
     with _servers() as start:
         fixed = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-replica-validity-factor", "0"]
-        servers = [start(kind, _cluster_port(), *fixed, *options) for _ in range(6)]
+        servers = [start(kind, free_port(), *fixed, *options) for _ in range(6)]
         _join(servers)
         cluster = Cluster(_url("redis+cluster", servers[:3]), servers)
         eventually(cluster.is_whole)
@@ -158,22 +169,22 @@ def redis_cluster(kind: str = "redis", *options: str) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def cluster_of_one(kind: str = "redis") -> Iterator[Server]:
-    """A server that is a whole cluster: it has all slots, and refuses scripts on keys of several."""
+    """A cluster of one server, which refuses scripts on keys of several slots."""
     with _servers() as start:
-        server = start(kind, _cluster_port(), "--cluster-enabled", "yes")
+        server = start(kind, free_port(), "--cluster-enabled", "yes")
         ask(server.port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         eventually(lambda: is_up(server))
         yield server
 
 
 def is_up(server: Server) -> bool:
-    """Whether a server of a cluster finds the cluster whole."""
+    """Return whether a server of a cluster considers it complete."""
     return "cluster_state:ok" in str(ask(server.port, "CLUSTER", "INFO"))
 
 
 @contextlib.contextmanager
 def redis_sentinels(kind: str = "redis", *options: str) -> Iterator[Sentinels]:
-    """A primary, two replicas and three sentinels that give the primary up after a second of silence."""
+    """A primary, two replicas and three sentinels that replace the primary after a second of silence."""
     with _servers() as start:
         primary = start(kind, free_port(), *options)
         follow = ["--replicaof", "127.0.0.1", str(primary.port)]
@@ -186,20 +197,14 @@ def redis_sentinels(kind: str = "redis", *options: str) -> Iterator[Sentinels]:
 
 
 def _knows_all(sentinel: Server) -> bool:
-    with redis.Redis(port=sentinel.port, socket_timeout=5) as client:
-        state = client.sentinel_master(PRIMARY_NAME)
-    return state["num-slaves"] == 2 and state["num-other-sentinels"] == 2
+    # Some releases of redis-py give a dictionary, and sentinel_master() fails on others.
+    reply = ask(sentinel.port, "SENTINEL", "MASTER", PRIMARY_NAME)
+    state = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+    return str(state["num-slaves"]) == str(state["num-other-sentinels"]) == "2"
 
 
 def _url(scheme: str, servers: list[Server]) -> str:
     return f"{scheme}://{','.join(f'127.0.0.1:{server.port}' for server in servers)}"
-
-
-def _cluster_port() -> int:
-    # A cluster's servers speak to one another on a port that is 10,000 higher.
-    while (port := free_port()) > 55_000:
-        pass
-    return port
 
 
 @contextlib.contextmanager
@@ -226,7 +231,7 @@ def _sentinel_file(folder: Path, primary: Server) -> Path:
 
 
 def sentinel_settings(primary_port: int) -> list[str]:
-    """How sentinels watch a primary: after a second of silence two of them may give it up."""
+    """Return the settings of sentinels: after a second of silence, two of them may replace the primary."""
     settings = {"down-after-milliseconds": 1000, "failover-timeout": 4000, "parallel-syncs": 2}
     watched = [f"sentinel {name} {PRIMARY_NAME} {value}" for name, value in settings.items()]
     return [f"sentinel monitor {PRIMARY_NAME} 127.0.0.1 {primary_port} 2", *watched]

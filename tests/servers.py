@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,12 +16,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+START_SECONDS = 120.0
+"""How long a server may take to start on a busy machine."""
+
+# Below the ports that systems give to clients: such a port could be taken while its server is down, even by a client
+# that tries to connect to it. The servers of a cluster speak to one another on a port that is 10,000 higher.
+_PORTS = range(12_000, 22_000)
+# A lock on the byte of a port reserves it among the processes that run tests.
+_reserved = (Path(tempfile.gettempdir()) / f"everthread-test-ports-{os.getuid()}").open("wb")
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Reserve a TCP port on loopback, for as long as this process runs."""
+    while True:
+        port = random.choice(_PORTS)
+        if port in _given:
+            continue
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.lockf(_reserved, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _given.add(port)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -62,7 +80,7 @@ class Server:
         self.process = None
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_SECONDS
         while not self.is_ready(self):
             if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
                 tail = (self.folder / "server.log").read_text(errors="replace")[-2000:]

@@ -1,11 +1,13 @@
-"""The part of the client in which no framework has a part: the menu, questions, and how it ends."""
+"""The part of the client that needs no framework: the menu, questions and the exit."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from types import FrameType
 
 from everthread import EverthreadError
 
@@ -19,15 +21,16 @@ Thread: {key}
 
 
 async def ask(question: str) -> str | None:
-    """What the user types, or ``None`` at the end of input."""
+    """Return the input of the user, or ``None`` at the end of input."""
     try:
-        return (await asyncio.to_thread(input, question)).strip()
+        # Not in a thread: nothing else runs while the user types, and a thread that reads cannot be interrupted.
+        return input(question).strip()
     except EOFError:
         return None
 
 
 async def choose(saved: Sequence[str]) -> int | None:
-    """Lets the user choose one of the saved threads; its place in the list, or ``None``."""
+    """Let the user choose a saved thread, and return its index, or ``None``."""
     if not saved:
         print("No thread is saved yet.")
         return None
@@ -41,7 +44,7 @@ async def choose(saved: Sequence[str]) -> int | None:
 
 
 def show(history: Sequence[tuple[str, str]]) -> None:
-    """Prints who said what."""
+    """Print each message with its role."""
     if not history:
         print("This thread is empty.")
     for role, text in history:
@@ -49,7 +52,7 @@ def show(history: Sequence[tuple[str, str]]) -> None:
 
 
 async def interactive_demo(key: Callable[[], str], choices: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
-    """Shows the menu, and does what the user chooses, until they leave."""
+    """Show the menu and carry out each choice until the user leaves."""
     while True:
         print(MENU.format(key=key()))
         choice = await ask("Choose an option: ")
@@ -62,14 +65,23 @@ async def interactive_demo(key: Callable[[], str], choices: Mapping[str, Callabl
             print("Please type 1, 2, 3, 4 or 0.")
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main(talk: Callable[[str], Coroutine[None, None, None]]) -> int:
-    """Talks in the Redis that REDIS_URL names; returns the exit status."""
+    """Run the client on the Redis of REDIS_URL, and return the exit status."""
     redis_url = os.environ.get("REDIS_URL")
     if not redis_url:
         print("Set REDIS_URL, for example to redis://localhost:6379/0.", file=sys.stderr)
         return 2
+    # asyncio's own handler would wait for the end of the line.
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         asyncio.run(talk(redis_url))
+    except KeyboardInterrupt:
+        print("\nGoodbye.")
+        return 130
     except EverthreadError as error:
         print(error, file=sys.stderr)
         return 1

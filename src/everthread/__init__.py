@@ -6,8 +6,8 @@
 The guarantees are in `everthread.contract`, the errors in `everthread.errors`.
 """
 
-from everthread.codec import View, new_message, view
-from everthread.contract import Store, SupportsRewrite, SupportsSearch, read_all
+from everthread.capabilities import SupportsRewrite, SupportsSearch, capability
+from everthread.contract import Store, read_all
 from everthread.errors import (
     ConfigurationError,
     ConflictError,
@@ -23,6 +23,7 @@ from everthread.errors import (
     ThreadNotFoundError,
     UnsupportedError,
 )
+from everthread.messages.codec import View, new_message, view
 from everthread.model import (
     Appended,
     Document,
@@ -71,6 +72,7 @@ __all__ = [
     "Truncated",
     "UnsupportedError",
     "View",
+    "capability",
     "new_message",
     "open_store",
     "read_all",

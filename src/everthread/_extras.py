@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -23,3 +24,34 @@ def import_extra(module: str, extra: str) -> Any:
 def missing_extra(extra: str, error: ImportError) -> ConfigurationError:
     """The error that says how to install ``extra``."""
     return ConfigurationError(f"This needs {error.name or extra}: pip install 'everthread[{extra}]'")
+
+
+def lazy_names(
+    package: str, modules: Mapping[str, str], extra: str, *, imported: str | None = None
+) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a package whose names are imported at their first use.
+
+    So importing the package needs no framework, and works with every release of it.
+
+    Args:
+        package: The package's ``__name__``.
+        modules: For each public name the module of the package that defines it.
+        extra: The extra that installs the framework.
+        imported: The framework's top-level package, if its name differs from that of the extra.
+
+    Raises:
+        ConfigurationError: At first use, if the framework is not installed.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            module = import_module(f"{package}.{modules[name]}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == (imported or extra.replace("-", "_")):
+                raise missing_extra(extra, error) from error
+            raise
+        return getattr(module, name)
+
+    return get

@@ -1,4 +1,4 @@
-"""Every exception that everthread raises.
+"""All exceptions that everthread raises.
 
     EverthreadError
     ├ ConfigurationError       bad URL, setting or argument, missing extra (names the install command); also ValueError
@@ -9,22 +9,22 @@
     ├ LimitExceededError       gives size and limit
     ├ UnsupportedError         this engine lacks the capability
     ├ SchemaError              the data is of a newer or older version: says what to run
+    │  └ MissingSchemaError    opened read-only, and opening it for writing would create the tables
     ├ CorruptRecordError       says where
     ├ SummaryError             a model gave no summary; nothing was changed
     ├ EncryptionKeyError       a key is missing, wrong or destroyed
     └ StoreUnavailableError    transient; safe to try again
-       └ OutcomeUnknownError   the write may have landed: send it again with the same append_id
+       └ OutcomeUnknownError   the write may have landed: repeat it with the same append_id
 
-A message says what failed, on which thread, and what to do next. It never holds message content
-or credentials. Driver exceptions do not escape; they are the ``__cause__`` only where they are
-known to hold no secret.
+A message says what failed, on which thread, and what to do next. It never contains message content or credentials.
+Driver exceptions do not escape; they are the ``__cause__`` only if they are known to contain no secret.
 """
 
 from __future__ import annotations
 
 
 class EverthreadError(Exception):
-    """The base of all errors raised here."""
+    """The base class of all errors of everthread."""
 
 
 class ConfigurationError(EverthreadError, ValueError):
@@ -40,11 +40,11 @@ class InvalidMessageError(EverthreadError, ValueError):
 
 
 class ThreadNotFoundError(EverthreadError, LookupError):
-    """A change was asked of a thread that does not exist."""
+    """A call tried to change a thread that does not exist."""
 
 
 class ConflictError(EverthreadError):
-    """Somebody else wrote first; nothing was written.
+    """Another writer was first; nothing was written.
 
     Attributes:
         actual: The thread's next position (for ``expected_seq``) or the record's revision
@@ -55,16 +55,26 @@ class ConflictError(EverthreadError):
         super().__init__(message, actual)
         self.actual = actual
 
+    @classmethod
+    def at_position(cls, key: object, actual: int, expected: int | None) -> ConflictError:
+        """Return the error for a thread whose next position is not the expected one."""
+        return cls(f"The next position of {key} is {actual}, not {expected}.", actual)
+
+    @classmethod
+    def at_revision(cls, what: object, actual: int, expected: int | None) -> ConflictError:
+        """Return the error for a thread or document whose revision is not the expected one."""
+        return cls(f"{what} has revision {actual}, not {expected}.", actual)
+
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class LimitExceededError(EverthreadError):
-    """Something is larger than the engine or its settings allow; nothing was written.
+    """A value is larger than the engine or its settings allow; nothing was written.
 
     Attributes:
-        size: What was asked for, in bytes or pieces as the message says.
-        limit: The most that is allowed, in the same unit.
+        size: The size of the value, in the unit that the message names.
+        limit: The largest allowed size, in the same unit.
     """
 
     def __init__(self, message: str, size: int, limit: int) -> None:
@@ -84,16 +94,20 @@ class SchemaError(EverthreadError):
     """The stored data is of a newer or older version than this release reads."""
 
 
+class MissingSchemaError(SchemaError):
+    """A database has no tables yet, and was opened read-only. Opening it for writing creates them."""
+
+
 class CorruptRecordError(EverthreadError):
-    """A stored record cannot be decoded. It is never skipped in silence."""
+    """A stored record cannot be decoded. It is never skipped silently."""
 
 
 class EncryptionKeyError(EverthreadError):
-    """A key that is needed to read or write is missing, wrong or destroyed; says which, never what it is."""
+    """A required encryption key is missing, wrong or destroyed. The message has its id, never the key."""
 
 
 class SummaryError(EverthreadError):
-    """A model gave no summary of a thread; nothing was changed."""
+    """A model returned no summary of a thread; nothing was changed."""
 
 
 class StoreUnavailableError(EverthreadError):
@@ -103,5 +117,5 @@ class StoreUnavailableError(EverthreadError):
 class OutcomeUnknownError(StoreUnavailableError):
     """The connection broke after a write was sent: it may have landed.
 
-    Send it again with the same ``append_id``; it takes effect once.
+    Repeat it with the same ``append_id``: it takes effect once.
     """

@@ -1,4 +1,4 @@
-"""The nouns of everthread: frozen values that know their own rules. No I/O, no engine, no framework."""
+"""The value types of everthread: frozen, and validated when they are made. No I/O, no engine, no framework."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def check_identifier(value: object, what: str, *, may_be_empty: bool = False) -> str:
-    """Returns ``value`` if it can name something.
+    """Return ``value`` if it is a valid identifier.
 
     Raises:
         InvalidIdentifierError: Not a string, empty, longer than `MAX_IDENTIFIER_BYTES`, or with a
@@ -35,7 +35,7 @@ def check_identifier(value: object, what: str, *, may_be_empty: bool = False) ->
     if not isinstance(value, str):
         raise InvalidIdentifierError(f"{what} must be a str, not {type(value).__name__}.")
     if not value and not may_be_empty:
-        raise InvalidIdentifierError(f"{what} is empty: give each conversation an id of its own.")
+        raise InvalidIdentifierError(f"{what} is empty: give each conversation its own id.")
     try:
         size = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
@@ -72,11 +72,11 @@ class ThreadKey(msgspec.Struct, frozen=True, order=True):
 class NewMessage(msgspec.Struct, frozen=True):
     """A message to append.
 
-    Most callers let `everthread.codec.new_message` or an adapter make it.
+    Most callers let `everthread.messages.codec.new_message` or an adapter make it.
 
     Attributes:
         payload: The framework's own JSON, as UTF-8. Stored byte for byte.
-        format: Which codec reads the payload, e.g. ``"agent-framework"``.
+        format: The name of the codec that reads the payload, such as ``"agent-framework"``.
         calls: Ids of the tool calls that this message makes.
         results: Ids of the tool calls that this message answers. With ``calls`` it tells the store
             where a thread may be cut.
@@ -117,13 +117,13 @@ class NewMessage(msgspec.Struct, frozen=True):
         return f"NewMessage({len(self.payload)} bytes, format={self.format!r})"
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A stored message.
 
     Attributes:
         seq: Its position in the thread: never reused, not changed by trimming.
         payload: The bytes that were appended.
-        format: Which codec reads the payload.
+        format: The name of the codec that reads the payload.
         created_ms: When it was stored, in milliseconds since 1970; ``None`` where another program
             wrote it and the time is not known.
         turn: The position of the first message of its turn (what one append wrote).
@@ -137,7 +137,7 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was stored, in UTC."""
+        """The time at which it was stored, in UTC."""
         return None if self.created_ms is None else from_milliseconds(self.created_ms)
 
     def __repr__(self) -> str:
@@ -145,12 +145,12 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """What an append did.
+    """The result of an append.
 
     Attributes:
         first_seq: Position of the turn's first message.
         next_seq: Position after the turn's last message.
-        replayed: True if this ``append_id`` had been stored before and nothing was written now.
+        replayed: True if this ``append_id`` was stored before and this call wrote nothing.
     """
 
     first_seq: int
@@ -159,7 +159,7 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 class Truncated(msgspec.Struct, frozen=True):
-    """What a truncate did: how many messages went, and which positions remain."""
+    """The result of a truncate: the number of dropped messages, and the positions that remain."""
 
     removed: int
     head_seq: int
@@ -170,8 +170,8 @@ class MessagePage(msgspec.Struct, frozen=True):
     """A run of messages in ascending order of position; behaves as a sequence.
 
     Attributes:
-        messages: What was asked for.
-        head_seq: The thread's oldest kept position (equal to ``next_seq`` when it keeps none).
+        messages: The requested messages.
+        head_seq: The thread's oldest kept position (equal to ``next_seq`` if it keeps none).
         next_seq: The position that the thread's next message will get.
     """
 
@@ -194,12 +194,12 @@ class MessagePage(msgspec.Struct, frozen=True):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """What the store may forget, applied in the same atomic step as each append.
+    """The limits beyond which the store deletes data, in the same atomic step as each append.
 
     Attributes:
-        max_messages: Keep at most so many of the newest messages. Fewer are kept where a tool
-            result would otherwise stand at the head without its call. 0 keeps nothing.
-        expire_after: Forget the whole thread when nothing has been appended for so long.
+        max_messages: Keep at most this number of the newest messages. Fewer are kept if a tool result would
+            otherwise be at the head without its call. 0 keeps nothing.
+        expire_after: Delete the whole thread this long after its last append.
 
     Raises:
         ConfigurationError: A negative or non-integer ``max_messages``; an ``expire_after`` of less
@@ -222,15 +222,17 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """What the store knows of a thread without reading its messages.
+    """The description of a thread, without its messages.
 
     Attributes:
-        count: How many messages are kept.
-        size: Their payloads' total size in bytes.
+        count: The number of kept messages.
+        size: The total size of their payloads in bytes.
         updated_ms: The last append or undo (activity), in milliseconds since 1970.
         revision: Counts the changes of title and metadata made by ``update_thread``.
-        expires_ms: When the whole thread will be forgotten, or ``None``.
-        retention: What was set on this thread by ``update_thread``; ``None`` where the store's holds.
+        expires_ms: The time of the whole thread's deletion, or ``None``.
+        retention: The retention set by ``update_thread``; ``None`` if the store's applies.
+        damage: Names title, metadata or retention if they could not be decoded and are therefore empty; no content.
+            `Store.get_thread` raises `CorruptRecordError` instead.
     """
 
     key: ThreadKey
@@ -245,20 +247,21 @@ class Thread(msgspec.Struct, frozen=True):
     revision: int = 0
     expires_ms: int | None = None
     retention: Retention | None = None
+    damage: str = ""
 
     @property
     def created_at(self) -> datetime:
-        """When the thread was begun, in UTC."""
+        """The time of the thread's creation, in UTC."""
         return from_milliseconds(self.created_ms)
 
     @property
     def updated_at(self) -> datetime:
-        """The last activity, in UTC."""
+        """The time of the last activity, in UTC."""
         return from_milliseconds(self.updated_ms)
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the whole thread will be forgotten, in UTC, or ``None``."""
+        """The time of the whole thread's deletion, in UTC, or ``None``."""
         return None if self.expires_ms is None else from_milliseconds(self.expires_ms)
 
     def __repr__(self) -> str:
@@ -267,11 +270,11 @@ class Thread(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A small JSON value kept beside a thread: a session snapshot, a summary, a checkpoint.
+    """A small JSON value stored with a thread: a session snapshot, a summary, a checkpoint.
 
     Attributes:
-        value: JSON as UTF-8, byte for byte as it was put.
-        revision: 1 after the first put, then one more for each.
+        value: JSON as UTF-8, byte for byte as the caller put it.
+        revision: 1 after the first put; each further put adds 1.
     """
 
     name: str
@@ -284,12 +287,12 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """A payload to put in the place of another.
+    """The replacement of a payload.
 
     Attributes:
         seq: The message's position.
-        old: The payload as it was read.
-        new: What takes its place: JSON as UTF-8.
+        old: The payload that the caller read.
+        new: The payload that replaces it: JSON as UTF-8.
     """
 
     seq: int
@@ -306,8 +309,9 @@ class SearchHit(msgspec.Struct, frozen=True):
     Attributes:
         seq: Its position in the thread ``key``.
         snippet: Some of its text around the first match, on one line.
-        created_ms: When it was stored, in milliseconds since 1970; ``None`` where that is not known.
-        role: Whose message it is, e.g. ``"user"``.
+        created_ms: The time at which it was stored, in milliseconds since 1970; ``None`` if unknown.
+        role: The role of its author, such as ``"user"``.
+        damage: Reports a record that is not JSON and therefore has no snippet; no content.
     """
 
     key: ThreadKey
@@ -315,14 +319,15 @@ class SearchHit(msgspec.Struct, frozen=True):
     snippet: str
     created_ms: int | None
     role: str = ""
+    damage: str = ""
 
     def __repr__(self) -> str:
         # Without the snippet, which is content.
         return f"SearchHit({self.key}, seq={self.seq})"
 
 
-class Fact(msgspec.Struct, frozen=True):
-    """One thing that is known of a store's health. Holds no secret and no message content.
+class HealthCheck(msgspec.Struct, frozen=True):
+    """One result of a store's health check. Contains no secret and no message content.
 
     Attributes:
         status: ``"ok"``; ``"warning"``: works, but see ``advice``; ``"error"``: does not work.
@@ -335,22 +340,22 @@ class Fact(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-class Drift(msgspec.Struct, frozen=True):
-    """Something that a store keeps twice and that does not fit any more.
+class Inconsistency(msgspec.Struct, frozen=True):
+    """A contradiction between two parts of a store's data.
 
     Attributes:
-        what: In words, e.g. ``"threads that no listing shows"``.
-        count: How many of them.
-        mended: Whether they are put right now.
+        what: A description, such as ``"threads that no listing shows"``.
+        count: The number of occurrences.
+        repaired: Whether they were repaired.
     """
 
     what: str
     count: int
-    mended: bool = False
+    repaired: bool = False
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """A part of a list. ``cursor`` asks for the next part; ``None`` means that this was the last."""
+    """A part of a list. Pass ``cursor`` to get the next part; ``None`` means that this was the last."""
 
     items: tuple[T, ...]
     cursor: str | None = None
@@ -363,20 +368,20 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
 
 def check_count(value: object, what: str, *, optional: bool = False, least: int = 0) -> None:
-    """Refuses anything but a whole number from ``least`` to `MAX_SEQ` (or ``None`` if optional).
+    """Check that ``value`` is a whole number from ``least`` to `MAX_SEQ` (or ``None`` if optional).
 
     Raises:
-        ConfigurationError: Says what was given and what is allowed.
+        ConfigurationError: It is not; the error names the value and the allowed range.
     """
     if value is None and optional:
         return
     if type(value) is not int or not least <= value <= MAX_SEQ:
-        shown = value if isinstance(value, int) else type(value).__name__
+        shown = value if isinstance(value, int) and abs(value) <= 2**64 else type(value).__name__
         raise ConfigurationError(f"{what} must be a whole number of at least {least}, not {shown}.")
 
 
 def from_milliseconds(value: int) -> datetime:
-    """Milliseconds since 1970 as a datetime in UTC."""
+    """Convert milliseconds since 1970 to a datetime in UTC."""
     return _EPOCH + timedelta(milliseconds=value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from everthread import Store, open_store
-from everthread.wrappers.encrypted import Encrypted
+from everthread.wrappers.encryption.encrypted import Encrypted
 from tests.servers import Server
 from tests.wrappers.sealed_places import KEYRING
 

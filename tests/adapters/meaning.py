@@ -20,7 +20,8 @@ def _meaning(message: Any) -> dict[str, Any]:
     responses = [content for content in contents if content.type == "function_approval_response"]
     return {
         "role": getattr(message.role, "value", message.role),
-        "text": message.text,
+        # Not ``message.text``: the first releases of 1.x cannot join a text that is None.
+        "text": " ".join(content.text for content in contents if content.type == "text" and content.text),
         "author": message.author_name,
         "id": message.message_id,
         "calls": [[call.call_id or "", call.name or "", _json(call.arguments)] for call in calls],

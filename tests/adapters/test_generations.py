@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from everthread.adapters.agent_framework import EverthreadHistoryProvider
 from everthread.adapters.agent_framework.conversion import to_beta, to_current
 from everthread.adapters.agent_framework.messages import to_new_message
+from tests.adapters.agent_framework.test_messages import messages
 from tests.adapters.meaning import meaning
 from tests.adapters.scripted import Call, ScriptedClient
-from tests.adapters.test_agent_framework_messages import messages
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
@@ -86,9 +86,7 @@ async def test_every_content_goes_from_a_beta_to_1x_and_back(url: str, request: 
     assert beta("read", url=url, thread_id=thread) == whole
 
 
-async def test_a_conversation_goes_on_in_a_beta_in_1x_and_in_the_beta_again(
-    url: str, request: pytest.FixtureRequest
-) -> None:
+async def test_a_conversation_continues_across_both_generations(url: str, request: pytest.FixtureRequest) -> None:
     thread = request.node.name
     beta("run", url=url, thread_id=thread, said="in the beta")
     client = ScriptedClient([Call("weather", {"city": "Oslo"}, id="call_1x")], "Sunny too.")

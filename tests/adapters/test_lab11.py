@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests import lab11
 from tests.adapters.test_generations import BETA
-from tests.servers import redis_server
+from tests.cli.driving import Tty
+from tests.servers import Server, redis_server
 
 
-def test_a_conversation_goes_on_in_another_process() -> None:
+def test_a_conversation_continues_in_another_process() -> None:
     with redis_server("redis") as server:
         lab11.holds_a_conversation_across_processes("current", f"redis://127.0.0.1:{server.port}/0", "current")
 
 
-def test_without_redis_it_says_so() -> None:
+@pytest.mark.slow
+def test_ctrl_c_ends_it_cleanly(plain_redis_server: Server, tmp_path: Path) -> None:
+    command = f"cd {lab11.ROOT}/examples/lab11 && exec {sys.executable} -m current.app"
+    url = f"redis://127.0.0.1:{plain_redis_server.port}/13"
+    with Tty("-c", command, home=tmp_path, program=("/bin/sh",), REDIS_URL=url) as tty:
+        tty.expect("Choose an option: ")
+        tty.interrupt("Goodbye.")
+        assert tty.exit_status() == 130
+        assert "Traceback" not in tty.raw
+
+
+def test_a_missing_redis_is_reported() -> None:
     lab11.refuses_what_it_cannot_reach("current")
 
 

@@ -114,8 +114,8 @@ def every_content() -> list[Any]:
 def with_extras() -> list[Any]:
     """Contents with properties that the framework does not know."""
     if HAS_CLASSES:
-        return [text("x", colour="red", nested={"a": [1]}), call("c1", tag="t"), image(filename="a.png")]
-    extras = {"colour": "red", "nested": {"a": [1]}}
+        return [text("x", color="red", nested={"a": [1]}), call("c1", tag="t"), image(filename="a.png")]
+    extras = {"color": "red", "nested": {"a": [1]}}
     return [text("x", additional_properties=extras), call("c1", additional_properties=extras)]
 
 
@@ -141,7 +141,7 @@ class _Scripted:
 
     def answer(self, messages: Sequence[Any]) -> Any:
         self.seen.append(list(messages))
-        refuse_invalid(_shape(messages))
+        refuse_invalid(shape(messages))
         parts = [_part(part) for part in self.script.next()]
         return framework.ChatResponse(messages=[message("assistant", *parts)], response_id="r")
 
@@ -211,7 +211,7 @@ def _part(part: Any) -> Any:
     return call(part.id, part.name, json.dumps(part.arguments)) if isinstance(part, Call) else part
 
 
-def _shape(messages: Sequence[Any]) -> list[tuple[str, Sequence[str], str | None]]:
+def shape(messages: Sequence[Any]) -> list[tuple[str, Sequence[str], str | None]]:
     shaped: list[tuple[str, Sequence[str], str | None]] = []
     for each in messages:
         results = [content.call_id for content in each.contents if content.type == "function_result"]

@@ -9,7 +9,7 @@ import agent_framework
 import pytest
 
 from everthread import Store, open_store
-from everthread.wrappers.encrypted import Encrypted
+from everthread.wrappers.encryption.encrypted import Encrypted
 from tests.servers import Server
 from tests.wrappers.sealed_places import KEYRING
 

@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-from everthread.adapters.agent_framework import EverthreadChatMessageStore, RedisChatMessageStore, restore_thread
+from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore, RedisChatMessageStore, restore_thread
 from tests.beta import betas
 
 

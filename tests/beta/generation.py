@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import given, settings
 
 from everthread import Message, ThreadKey
-from everthread.adapters.agent_framework import EverthreadChatMessageStore
-from everthread.adapters.agent_framework.beta_messages import message_codec
+from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore
+from everthread.adapters.agent_framework_beta.messages import message_codec
 from tests.adapters.meaning import meaning
 from tests.beta import betas
 from tests.openai_server import Call

@@ -13,7 +13,6 @@ import redis.asyncio as redis_client
 
 from everthread import (
     ConfigurationError,
-    CorruptRecordError,
     InvalidIdentifierError,
     InvalidMessageError,
     NewMessage,
@@ -24,7 +23,7 @@ from everthread import (
     ThreadKey,
     open_store,
 )
-from everthread.adapters.agent_framework import EverthreadChatMessageStore, RedisChatMessageStore
+from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore, RedisChatMessageStore
 from everthread.engines.memory import MemoryStore
 from tests.beta import betas
 from tests.servers import redis_server
@@ -67,7 +66,7 @@ async def test_exactly_the_newest_plain_messages_stay(store: Store, most: int) -
         assert [each.text for each in await kept.list_messages()] == texts[len(texts) - min(most, len(texts)) :]
 
 
-async def test_a_tool_result_is_never_kept_without_its_call(store: Store) -> None:
+async def test_a_tool_result_is_never_stored_without_its_call(store: Store) -> None:
     kept = EverthreadChatMessageStore(store, "t", retention=Retention(max_messages=2))
     await kept.add_messages(
         [
@@ -80,7 +79,7 @@ async def test_a_tool_result_is_never_kept_without_its_call(store: Store) -> Non
     assert betas.said(await kept.list_messages()) == [("assistant", "sunny")]
 
 
-async def test_a_repeat_is_kept_as_often_as_it_was_said(store: Store) -> None:
+async def test_each_genuine_repeat_is_stored(store: Store) -> None:
     kept = EverthreadChatMessageStore(store, "t")
     yes = betas.message("user", "yes")
     for _ in range(3):
@@ -88,7 +87,7 @@ async def test_a_repeat_is_kept_as_often_as_it_was_said(store: Store) -> None:
     assert [each.text for each in await kept.list_messages()] == ["yes"] * 3
 
 
-async def test_clear_forgets_the_messages_and_delete_the_thread(store: Store) -> None:
+async def test_clear_deletes_the_messages_and_delete_the_thread(store: Store) -> None:
     kept = EverthreadChatMessageStore(store, "t")
     await kept.clear()
     await kept.add_messages(turn(1))
@@ -100,7 +99,7 @@ async def test_clear_forgets_the_messages_and_delete_the_thread(store: Store) ->
     assert await kept.delete() is False
 
 
-async def test_threads_are_listed_with_their_first_question_and_can_be_gone_on_with(store: Store) -> None:
+async def test_threads_are_listed_with_their_first_question(store: Store) -> None:
     first = EverthreadChatMessageStore(store, "first", tenant="ana")
     await first.add_messages([betas.message("system", "Be kind."), betas.message("user", "Plan a trip\nto Rome")])
     other = first.for_thread()
@@ -120,17 +119,19 @@ async def test_tenants_do_not_see_each_other(store: Store) -> None:
     assert await EverthreadChatMessageStore(store, "t").list_messages() == []
 
 
-async def test_a_record_that_is_no_message_is_named_and_not_skipped(store: Store) -> None:
+async def test_a_record_that_is_no_message_is_left_out_and_logged(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = EverthreadChatMessageStore(store, "t")
     await kept.add_messages(turn(1))
-    await store.append(ThreadKey("t"), [NewMessage(b'{"role": "user", "content": "private"}')])
-    with pytest.raises(CorruptRecordError, match=r"position 2 of thread 't'") as raised:
-        await kept.list_messages()
-    assert "private" not in str(raised.value)
+    await store.append(ThreadKey("t"), [NewMessage(b'{"no": "private message"}')])
+    assert len(await kept.list_messages()) == 2
+    assert "position 2 of thread 't'" in caplog.text
+    assert "private" not in caplog.text
 
 
 @pytest.mark.parametrize("given", ["hello", {"role": "user"}, 7, None, [None], ["hello"]])
-async def test_what_are_no_messages_is_refused_and_nothing_is_written(given: Any) -> None:
+async def test_values_that_are_no_messages_are_refused_as_a_whole(given: Any) -> None:
     async with open_store("memory:") as store:
         kept = EverthreadChatMessageStore(store, "t")
         with pytest.raises(InvalidMessageError):
@@ -140,7 +141,7 @@ async def test_what_are_no_messages_is_refused_and_nothing_is_written(given: Any
         assert await store.get_thread(ThreadKey("t")) is None
 
 
-async def test_a_handed_store_is_not_closed(store: Store) -> None:
+async def test_a_store_of_the_caller_is_not_closed(store: Store) -> None:
     async with EverthreadChatMessageStore(store, "t") as kept:
         await kept.add_messages(turn(1))
     assert (await store.get_thread(ThreadKey("t"))) is not None
@@ -167,7 +168,7 @@ class Faulty(MemoryStore):
 
 
 @pytest.mark.parametrize("faults", [["before"], ["after"], ["after", "before"], ["before", "after"], ["after"] * 2])
-async def test_an_append_whose_answer_was_lost_takes_effect_once(faults: list[str]) -> None:
+async def test_an_append_with_a_lost_reply_takes_effect_once(faults: list[str]) -> None:
     kept = EverthreadChatMessageStore(Faulty(*faults), "t")
     await kept.add_messages(turn(1))
     assert [each.text for each in await kept.list_messages()] == ["question 1", "answer 1"]
@@ -178,7 +179,7 @@ async def test_a_store_that_stays_away_is_a_typed_error() -> None:
         await EverthreadChatMessageStore(Faulty(*["before"] * 9), "t").add_messages(turn(1))
 
 
-async def test_a_server_that_went_away_is_a_typed_error_and_its_return_goes_unnoticed() -> None:
+async def test_a_stopped_server_is_a_typed_error_until_it_returns() -> None:
     with redis_server("redis", "--requirepass", SECRET) as server:
         kept = RedisChatMessageStore(f"redis://:{ENCODED}@127.0.0.1:{server.port}/0", "t")
         async with kept:
@@ -233,7 +234,7 @@ def test_wrong_arguments_are_value_errors(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("thread_id", ["", 7, "x" * 5000, "\ud800"])
-def test_what_cannot_name_a_thread_is_refused(thread_id: Any) -> None:
+def test_an_invalid_thread_id_is_refused(thread_id: Any) -> None:
     with pytest.raises(InvalidIdentifierError):
         RedisChatMessageStore("redis://localhost:6379", thread_id)
 
@@ -256,7 +257,7 @@ async def test_the_thread_is_a_list_of_plain_json(redis_url: str, fresh_prefix: 
     assert [json.loads(row) for row in rows] == [each.to_dict() for each in messages]
 
 
-async def test_a_list_that_the_lab_wrote_is_picked_up_and_gone_on_with(redis_url: str, fresh_prefix: str) -> None:
+async def test_a_list_of_another_program_is_continued(redis_url: str, fresh_prefix: str) -> None:
     client = redis_client.from_url(redis_url)
     for each in turn(1):
         await client.rpush(f"{fresh_prefix}:t", json.dumps(each.to_dict()))
@@ -264,6 +265,8 @@ async def test_a_list_that_the_lab_wrote_is_picked_up_and_gone_on_with(redis_url
         assert [each.text for each in await kept.list_messages()] == ["question 1", "answer 1"]
         await kept.add_messages(turn(2))
         assert [each.text for each in await kept.list_messages()] == ["answer 1", "question 2", "answer 2"]
+        # The newest question is not the title of a conversation that began with another.
+        assert [thread.title for thread in await kept.list_threads()] == [None]
     await client.aclose()
 
 
@@ -295,7 +298,7 @@ async def test_the_state_names_thread_and_place_and_no_secret(secret_store: Redi
         assert ENCODED not in shown
 
 
-async def test_whoever_insists_gets_the_password(secret_store: RedisChatMessageStore) -> None:
+async def test_include_credentials_keeps_the_password(secret_store: RedisChatMessageStore) -> None:
     state = await secret_store.serialize_state(include_credentials=True)
     assert state["redis_url"] == secret_store.redis_url
     assert (await RedisChatMessageStore.deserialize(state)).redis_url == secret_store.redis_url
@@ -309,7 +312,7 @@ async def test_whoever_insists_gets_the_password(secret_store: RedisChatMessageS
         (None, None, CLEAN),
     ],
 )
-async def test_an_explicit_url_goes_before_the_environment_and_that_before_the_state(
+async def test_argument_then_environment_then_state_name_the_place(
     secret_store: RedisChatMessageStore,
     monkeypatch: pytest.MonkeyPatch,
     explicit: str | None,
@@ -367,30 +370,31 @@ async def test_a_wrong_state_changes_nothing(state: Any) -> None:
     assert kept.redis_key == "lab11:mine"
 
 
-async def test_a_password_whose_end_cannot_be_told_is_not_guessed() -> None:
+async def test_a_password_with_an_unclear_end_is_refused() -> None:
     with pytest.raises(ConfigurationError) as raised:
         await RedisChatMessageStore("redis://:half/way@127.0.0.1:1/0", "t").serialize()
     assert "half" not in str(raised.value)
 
 
-async def test_update_from_state_goes_on_with_another_thread_here(redis_url: str, fresh_prefix: str) -> None:
+async def test_update_from_state_continues_another_thread_here(redis_url: str, fresh_prefix: str) -> None:
     async with RedisChatMessageStore(redis_url, "old", fresh_prefix, 5) as saved:
         await saved.add_messages(turn(1))
         state = await saved.serialize()
-    async with RedisChatMessageStore(redis_url, "new", "elsewhere") as kept:
+    async with RedisChatMessageStore(redis_url, "new", fresh_prefix, 7) as kept:
         assert await kept.list_messages() == []
         await kept.update_from_state(state)
-        assert (kept.redis_key, kept.max_messages) == (f"{fresh_prefix}:old", 5)
+        assert (kept.redis_key, kept.max_messages) == (f"{fresh_prefix}:old", 7)
         assert [each.text for each in await kept.list_messages()] == ["question 1", "answer 1"]
         await kept.deserialize_state({**state["store_metadata"], "thread_id": "third"})
         assert kept.thread_id == "third"
 
 
-async def test_the_general_store_goes_on_from_its_state(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_general_store_continues_from_its_state(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     retention = Retention(max_messages=4)
     async with EverthreadChatMessageStore(url, "general", tenant="ana", retention=retention) as kept:
         await kept.add_messages(turn(1))
         state = json.loads(json.dumps(await kept.serialize()))
+        monkeypatch.setenv("EVERTHREAD_STORE", url)
         async with await EverthreadChatMessageStore.deserialize(state) as restored:
             assert (restored.tenant, restored.max_messages) == ("ana", 4)
             assert [each.text for each in await restored.list_messages()] == ["question 1", "answer 1"]
@@ -401,7 +405,7 @@ async def test_the_general_store_goes_on_from_its_state(url: str, monkeypatch: p
             await again.delete()
 
 
-async def test_a_handed_store_must_be_handed_again(store: Store) -> None:
+async def test_a_store_of_the_caller_must_be_passed_again(store: Store) -> None:
     state = await EverthreadChatMessageStore(store, "t").serialize()
     with pytest.raises(ConfigurationError, match="store="):
         await EverthreadChatMessageStore.deserialize(state)
@@ -419,7 +423,7 @@ async def clients_of(url: str) -> int:
         await client.aclose()
 
 
-async def test_stores_of_one_loop_share_a_connection_until_the_last_is_closed() -> None:
+async def test_stores_of_one_loop_share_a_connection() -> None:
     with redis_server("redis") as server:
         url = f"redis://127.0.0.1:{server.port}/0"
         stores = [RedisChatMessageStore(url, f"t{number}") for number in range(20)]
@@ -436,13 +440,13 @@ async def test_stores_of_one_loop_share_a_connection_until_the_last_is_closed() 
         await stores[0].aclose()
 
 
-async def test_a_store_that_nobody_uses_any_more_is_disconnected() -> None:
+async def test_an_unused_store_is_disconnected() -> None:
     with redis_server("redis") as server:
         url = f"redis://127.0.0.1:{server.port}/0"
         async with RedisChatMessageStore(url, "t") as kept:
             await kept.add_messages(turn(1))
             assert await clients_of(url) >= 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await clients_of(url):
                 await asyncio.sleep(0)
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from agent_framework.openai import OpenAIChatClient
 
-from everthread import Retention, Store
-from everthread.adapters.agent_framework import EverthreadChatMessageStore
+from everthread import NewMessage, Retention, Store, ThreadKey, new_message
+from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore
+from everthread.engines.memory import MemoryStore
 from tests.beta import betas
 from tests.beta.test_threads import STREAM, weather
 from tests.openai_server import Call, ScriptedOpenAI, scripted_openai
@@ -56,3 +57,30 @@ async def test_a_trimmed_thread_is_accepted_by_the_service(store: Store, most: i
         for number in range(4):
             await talk(server, store, f"weather {number}?", stream=False, retention=Retention(max_messages=most))
         assert server.refused == []
+
+
+def row(role: str, *contents: dict[str, Any]) -> NewMessage:
+    return new_message({"type": "message", "role": role, "contents": list(contents)}, format="agent-framework")
+
+
+CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"}
+RESULT = {"type": "function_result", "call_id": "c1", "result": "Sunny."}
+HELLO = {"type": "text", "text": "Hello."}
+REQUEST = {"type": "function_approval_request", "id": "c1", "function_call": CALL}
+REFUSED = {
+    "a result at the head": [row("tool", RESULT), row("assistant", HELLO)],
+    "a call at the end": [row("user", HELLO), row("assistant", CALL)],
+    "a call that another turn follows": [row("user", HELLO), row("assistant", CALL), row("user", HELLO)],
+    "a late result": [row("assistant", CALL), row("user", HELLO), row("tool", RESULT)],
+    "an approval that nobody gave": [row("user", HELLO), row("assistant", CALL, REQUEST)],
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+async def test_a_service_accepts_the_history_of_a_trimmed_list(kind: str) -> None:
+    store = MemoryStore()
+    await store.append(ThreadKey("trip"), REFUSED[kind])
+    with scripted_openai("Fine.") as server:
+        assert await talk(server, store, "Next", stream=False) == "Fine."
+        assert server.refused == []
+    assert len(await EverthreadChatMessageStore(store, "trip").list_messages()) == len(REFUSED[kind]) + 2

@@ -11,7 +11,7 @@ from tests.readme import example, run_example
 from tests.servers import Server
 
 
-def test_the_example_for_the_betas_goes_on_with_its_thread(plain_redis_server: Server, tmp_path: Path) -> None:
+def test_the_example_for_the_betas_continues_its_thread(plain_redis_server: Server, tmp_path: Path) -> None:
     url = f"redis://127.0.0.1:{plain_redis_server.port}/12"
     with scripted_openai("Nice to meet you, Ana.", "By train again, Ana.") as openai:
         environment = {"OPENAI_API_KEY": "unused", "OPENAI_BASE_URL": openai.url, "OPENAI_CHAT_MODEL_ID": "scripted"}

@@ -13,7 +13,7 @@ import agent_framework
 import pytest
 
 from everthread import ConfigurationError, Store
-from everthread.adapters.agent_framework import EverthreadChatMessageStore, RedisChatMessageStore, restore_thread
+from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore, RedisChatMessageStore, restore_thread
 from tests.beta import betas
 from tests.openai_server import Call
 
@@ -39,7 +39,7 @@ async def elsewhere(how: str, state: dict[str, Any], url: str, said: str) -> dic
 
 
 @STREAM
-async def test_a_run_with_tools_is_kept_and_gone_on_with(store: Store, stream: bool) -> None:
+async def test_a_run_with_tools_is_stored_and_continued(store: Store, stream: bool) -> None:
     client = betas.scripted(
         ["Looking.", Call("weather", {"city": "Rome"}), Call("weather", {"city": "Oslo"})], "Both sunny.", "Ana."
     )
@@ -66,12 +66,17 @@ async def test_yes_four_times_keeps_eight_messages(store: Store, stream: bool) -
 
 
 @pytest.mark.parametrize("how", ["by restore_thread", "by the framework", "without a factory"])
-async def test_a_serialized_thread_goes_on_in_another_process(url: str, how: str) -> None:
+async def test_a_serialized_thread_continues_in_another_process(
+    url: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     who = betas.agent(betas.scripted("Hello Ana."), lambda: store_at(url))
     thread = who.get_new_thread()
     await betas.run(who, "I am Ana", thread)
     state = json.loads(json.dumps(await thread.serialize()))
 
+    if how == "without a factory" and not url.startswith("redis"):
+        # On its own a state opens Redis servers only.
+        monkeypatch.setenv("EVERTHREAD_STORE", url)
     there = await elsewhere(how, state, url, "Who am I?")
     assert there["id"] == thread.message_store.thread_id
     assert there["seen"] == [["user", "I am Ana"], ["assistant", "Hello Ana."], ["user", "Who am I?"]]
@@ -80,7 +85,7 @@ async def test_a_serialized_thread_goes_on_in_another_process(url: str, how: str
     await thread.message_store.aclose()
 
 
-async def test_the_state_of_a_thread_holds_no_password_unless_somebody_insists() -> None:
+async def test_the_state_of_a_thread_holds_no_password_by_default() -> None:
     url = "redis://:s3cret@127.0.0.1:1/0"
     thread = betas.agent(betas.scripted(), lambda: RedisChatMessageStore(url, "t")).get_new_thread()
     state = await thread.serialize()
@@ -94,7 +99,7 @@ async def test_the_state_of_a_thread_holds_no_password_unless_somebody_insists()
     assert "s3cret" in json.dumps(await thread.serialize(include_credentials=True))
 
 
-async def test_the_url_may_come_from_whoever_restores(redis_url: str, fresh_prefix: str) -> None:
+async def test_the_caller_may_name_the_url_of_a_restored_store(redis_url: str, fresh_prefix: str) -> None:
     async with RedisChatMessageStore(redis_url, "t", fresh_prefix) as kept:
         await kept.add_messages([betas.message("user", "hi")])
         who = betas.agent(betas.scripted(), lambda: RedisChatMessageStore("redis://127.0.0.1:1/0", "t", fresh_prefix))
@@ -113,13 +118,13 @@ async def test_a_state_that_the_framework_emptied_fails_instead_of_starting_empt
 
 
 @pytest.mark.parametrize("state", [None, 7, [], "state"])
-async def test_what_is_no_serialized_thread_is_refused(store: Store, state: Any) -> None:
+async def test_a_value_that_is_no_serialized_thread_is_refused(store: Store, state: Any) -> None:
     who = betas.agent(betas.scripted(), lambda: EverthreadChatMessageStore(store))
     with pytest.raises(ConfigurationError):
         await restore_thread(who, state)
 
 
-async def test_an_agent_whose_store_would_start_the_thread_empty_is_refused(store: Store) -> None:
+async def test_an_agent_that_would_start_the_thread_empty_is_refused(store: Store) -> None:
     kept = EverthreadChatMessageStore(store, "t")
     state = await betas.agent(betas.scripted(), lambda: kept).get_new_thread().serialize()
     in_memory = betas.agent(betas.scripted(), agent_framework.ChatMessageStore)
@@ -129,7 +134,9 @@ async def test_an_agent_whose_store_would_start_the_thread_empty_is_refused(stor
     assert thread.message_store.thread_id == "t"
 
 
-async def test_a_thread_class_restores_with_a_store_and_without(url: str) -> None:
+async def test_a_thread_class_restores_with_a_store_and_without(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not url.startswith("redis"):
+        monkeypatch.setenv("EVERTHREAD_STORE", url)
     async with store_at(url, "t") as kept:
         await kept.add_messages([betas.message("user", "hi")])
         state = await betas.agent(betas.scripted(), lambda: kept).get_new_thread().serialize()

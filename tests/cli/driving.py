@@ -1,4 +1,4 @@
-"""Drives ``everthread chat`` as a person or a script would: in a pseudo-terminal, or with its input piped."""
+"""Run ``everthread`` in a pseudo-terminal, or with its input piped."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from typing import Any
 from tests.openai_server import ScriptedOpenAI
 
 PROGRAM = str(Path(sys.executable).with_name("everthread"))
-PATIENCE = 60.0
+PATIENCE = 120.0
 PROMPT = r"(?:you|message|stay|\[y/n\])>"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>78]|\r")
-# Makes the terminal the controlling one, so that Ctrl-C in it is a signal, and becomes the program.
+# Makes the terminal the controlling one, so that Ctrl-C in it is a signal, and then runs the program.
 _IN_A_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
 _SETTINGS = ("OPENAI_", "AZURE_", "AOAI_", "EVERTHREAD_", "XDG_", "REDIS_URL", "NO_COLOR", "COLUMNS", "LINES")
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
-    """This process's environment without anything that the client reads, and with a home of its own."""
+    """Return this environment without the client's variables, and with a home of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
     # Without the variable, prompt_toolkit asks the terminal where its cursor is and waits for the answer.
     fixed = {"HOME": str(home), "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", "PYTHONUTF8": "1"}
@@ -38,7 +38,7 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
 def piped(
     text: str, *arguments: str, home: Path, program: tuple[str, ...] = (PROGRAM, "chat"), **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    """The client with ``text`` as its whole input."""
+    """Run the client with ``text`` as its input."""
     return subprocess.run(
         [*program, *arguments],
         input=text,
@@ -52,7 +52,7 @@ def piped(
 
 
 def said_to(model: ScriptedOpenAI) -> list[tuple[str, str]]:
-    """Role and text of each message of the last request."""
+    """Return role and text of each message of the last request."""
     return [(message["role"], _text(message["content"])) for message in model.requests[-1]["messages"]]
 
 
@@ -61,7 +61,7 @@ def _text(content: Any) -> str:
 
 
 class Tty:
-    """The client in a pseudo-terminal; ``with`` ends it whatever happens."""
+    """The client in a pseudo-terminal; ``with`` kills it at the end."""
 
     def __init__(
         self,
@@ -96,25 +96,39 @@ class Tty:
         os.write(self._fd, text.encode())
 
     def enter(self, line: str) -> None:
-        """Types a line and Enter once the prompt stands."""
+        """Wait for the prompt, and type a line and Enter."""
         self.expect(PROMPT)
         self.type(line + "\r")
 
     def expect(self, pattern: str) -> re.Match[str]:
-        """Waits until the pattern is in what was printed since the last match; returns the match."""
+        """Wait until the pattern is in the output after the last match, and return the match."""
         deadline = time.monotonic() + PATIENCE
         while True:
             text = _ESCAPES.sub("", self._unread)
             found = re.search(pattern, text)
             if found:
-                # What follows the match is kept without its escapes, which do not matter to anybody here.
+                # The rest is stored without escapes, which no test needs.
                 self._unread = text[found.end() :]
                 return found
             if not self._read(deadline):
                 raise AssertionError(f"{pattern!r} did not come; there was: {text[-2000:]!r}")
 
+    def interrupt(self, answer: str) -> None:
+        """Press Ctrl-C until the answer comes, for programs that ask with ``input()``.
+
+        That loses a signal that arrives just before its read begins: a person presses again.
+        """
+        for _ in range(int(PATIENCE / 10)):
+            self.type("\x03")
+            deadline = time.monotonic() + 10
+            while answer not in self.raw and self._read(deadline):
+                pass
+            if answer in self.raw:
+                return
+        raise AssertionError(f"{answer!r} did not come; there was: {self.raw[-2000:]!r}")
+
     def exit_status(self) -> int:
-        """Waits for the end of the process; what it printed until then is in ``raw``."""
+        """Wait for the end of the process; ``raw`` has its output."""
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             pass
@@ -125,7 +139,7 @@ class Tty:
         try:
             piece = os.read(self._fd, 65_536).decode(errors="replace") if ready else ""
         except OSError as error:
-            # Linux reports the end of a terminal's other side so.
+            # Linux reports the end of the other side of a terminal like this.
             if error.errno != errno.EIO:
                 raise
             piece = ""

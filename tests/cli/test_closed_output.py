@@ -1,4 +1,4 @@
-"""Output that nobody reads any more, or that cannot be written: a quiet end, or one line."""
+"""Output into a closed pipe ends a command quietly; output that cannot be written is one line."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def home(tmp_path: Path) -> Path:
     async def write() -> None:
         async with open_store(f"sqlite:///{tmp_path}/threads.db") as store:
             await store.append(ThreadKey("trip"), [new_message({"role": "user", "content": "hello"})] * 3)
+            await store.append(ThreadKey("trip", "acme"), [new_message({"role": "user", "content": "hello"})])
 
     asyncio.run(write())
     return tmp_path
@@ -81,7 +82,7 @@ def test_a_closed_pipe_ends_a_command_quietly(command: tuple[str, ...], home: Pa
         os.close(writing)
 
 
-def test_what_is_wrong_cannot_be_said_to_nobody_either(home: Path) -> None:
+def test_an_error_into_a_closed_pipe_ends_quietly(home: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -91,7 +92,7 @@ def test_what_is_wrong_cannot_be_said_to_nobody_either(home: Path) -> None:
         os.close(writing)
 
 
-def test_a_reader_that_has_seen_enough_ends_a_listing_that_goes_on(home: Path) -> None:
+def test_a_reader_that_ends_first_ends_the_command(home: Path) -> None:
     async def write() -> None:
         async with open_store(f"sqlite:///{home}/threads.db") as store:
             message = new_message({"role": "user", "content": "x" * 200})
@@ -111,7 +112,7 @@ def test_a_reader_that_has_seen_enough_ends_a_listing_that_goes_on(home: Path) -
 @pytest.mark.parametrize(
     "command", [("threads",), ("threads", "--json"), ("show", "trip"), ("export", "-"), ("--help",)], ids=" ".join
 )
-def test_a_full_disk_is_told_in_one_line(command: tuple[str, ...], home: Path) -> None:
+def test_a_full_disk_is_one_line(command: tuple[str, ...], home: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         status, told = writing_to(full.fileno(), home, *command)
     assert (status, told) == (1, "Error: No space left on device.\n")

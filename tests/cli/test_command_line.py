@@ -1,19 +1,25 @@
-"""The command line as such: help, version, what it loads, and what it says when something is not installed."""
+"""The command line itself: help, version, imports, and missing extras."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from everthread import ConfigurationError, __version__
+from everthread.cli.exit_statuses import EXIT_USAGE
+from everthread.cli.group import COMMANDS, everthread
 from everthread.cli.models import choose_model
-from everthread.cli.stores import default_store_url, without_secrets
+from everthread.cli.places import default_store_url
+from everthread.cli.runner import without_secrets
 from everthread.opening import open_store
 from tests.cli.driving import PROGRAM, environment, piped
+from tests.cli.test_commands import run
 
 AZURE = {"AOAI_ENDPOINT": "https://x.example", "AOAI_DEPLOYMENT": "d"}
 HEAVY = ("asyncio", "agent_framework", "openai", "rich", "prompt_toolkit", "redis", "azure", "platformdirs", "sqlite3")
@@ -68,12 +74,39 @@ def test_an_unknown_command_is_a_usage_error(tmp_path: Path) -> None:
     assert "No such command" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [("thraeds", "threads"), ("delete-tenat", "delete-tenant"), ("config shwo", "show"), ("xyz", "")],
+)
+def test_a_mistyped_command_suggests_the_nearest_one(typed: str, near: str, tmp_path: Path) -> None:
+    run = piped("", *typed.split(), home=tmp_path, program=(PROGRAM,))
+    assert run.returncode == 2
+    assert (f"Did you mean {near!r}?" in run.stderr) is bool(near)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "config add", "config show", "config remove", "config path"])
+def test_help_has_an_imperative_line_examples_and_defaults(name: str) -> None:
+    context = click.Context(everthread, info_name="everthread")
+    command: click.Command = everthread
+    for word in name.split():
+        assert isinstance(command, click.Group)
+        command = command.get_command(context, word) or everthread
+    assert re.match(r"[A-Z][a-z]+ .*\.", command.help or "")
+    assert f"everthread {name}" in (command.epilog or "")
+    for option in command.params:
+        if isinstance(option, click.Option):
+            told = option.help or ""
+            assert re.match(r"[A-Z]", told), option.name
+            if isinstance(option.default, int | float | str) and option.default and not option.is_flag:
+                assert "(default: " in told, option.name
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_max_messages_must_be_a_whole_number_above_zero(value: str, tmp_path: Path) -> None:
+def test_max_messages_must_be_positive(value: str, tmp_path: Path) -> None:
     assert piped("", "--max-messages", value, home=tmp_path).returncode == 2
 
 
-def test_a_thread_id_that_cannot_be_is_refused_without_a_traceback(tmp_path: Path) -> None:
+def test_an_invalid_thread_id_ends_without_a_traceback(tmp_path: Path) -> None:
     run = piped("", "--thread", "x" * 600, home=tmp_path)
     assert run.returncode == 1
     assert "600 bytes" in run.stderr
@@ -88,22 +121,22 @@ async def test_the_default_store_may_lie_in_any_folder(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("url", ["redis://u:p%40ss@h:1/0", "redis://:p%40ss@h/0", "rediss://u:p%40ss@[::1]:6380"])
-def test_an_error_that_quotes_the_password_is_blotted(url: str) -> None:
+def test_a_password_in_an_error_is_masked(url: str) -> None:
     assert without_secrets("refused p@ss and p%40ss", url) == "refused *** and ***"
 
 
-def test_an_address_that_cannot_be_parsed_does_not_break_the_message() -> None:
+def test_an_invalid_url_does_not_break_the_message() -> None:
     assert without_secrets("text", "redis://[bad") == "text"
 
 
-def test_half_of_the_azure_settings_says_which_is_missing() -> None:
+def test_half_of_the_azure_settings_names_the_other() -> None:
     with pytest.raises(ConfigurationError, match="AOAI_DEPLOYMENT is not set"):
         choose_model(None, {"AOAI_ENDPOINT": "https://x.openai.azure.com"})
     with pytest.raises(ConfigurationError, match="AOAI_ENDPOINT is not set"):
         choose_model(None, {"AOAI_DEPLOYMENT": "gpt"})
 
 
-def test_a_model_name_alone_asks_where_it_runs() -> None:
+def test_a_model_name_alone_names_the_missing_setting() -> None:
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
         choose_model("some-model", {})
 
@@ -137,7 +170,34 @@ async def test_the_model_follows_the_options_and_the_environment(
 
 
 @pytest.mark.parametrize("environ", [{"OPENAI_API_KEY": "key-123456"}, AZURE | {"AOAI_API_KEY": "key-123456"}])
-async def test_a_models_key_is_blotted_from_what_it_says(environ: dict[str, str]) -> None:
+async def test_a_models_key_is_masked_in_its_errors(environ: dict[str, str]) -> None:
     model = choose_model("m", environ)
     assert model.without_secrets("bad key-123456") == "bad ***"
     await model.close()
+
+
+def test_drivers_print_no_log(tmp_path: Path) -> None:
+    code = """
+import logging
+from everthread.cli.places import Place
+from everthread.cli.runner import run
+
+async def work(store):
+    logging.getLogger("azure.identity").warning("noise")
+    logging.getLogger("everthread").warning("heard")
+
+run(work, Place("memory:"))
+"""
+    assert python(code, tmp_path).stderr == "heard\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("usage --max-messages five", "'five' is not a valid whole number"),
+        ("show trip --interval soon", "'soon' is not a valid number of seconds"),
+    ],
+)
+def test_a_wrong_number_is_named(words: str, text: str) -> None:
+    done = run(*words.split(), store="memory:")
+    assert (done.exit_code, text in done.stderr) == (EXIT_USAGE, True)

@@ -1,4 +1,4 @@
-"""The offline model recalls from the messages that it is handed, and from nothing else."""
+"""The offline model quotes the messages that it gets, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,88 +7,57 @@ from agent_framework import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everthread.cli.offline_memory import answer
-from everthread.cli.offline_model import OfflineModel
+from everthread.cli.offline_model import OfflineModel, answer
 
 STORY = (
     "Hi, I am Ana and I live in Oslo.",
     "I want to go to Lisbon in May with my two kids.",
-    "I love fado and seafood, but I hate crowds.",
-    "My budget is 900 euros.",
+    "I love fado and seafood, but I hate crowds. My budget is 900 euros.",
 )
 
 
 @pytest.mark.parametrize(
     ("question", "part"),
     [
-        ("What is my name?", "Your name is Ana."),
-        ("who am i", "Your name is Ana."),
-        ("where do I want to go?", "Lisbon"),
-        ("Where do I live?", "Oslo"),
-        ("when do we travel?", "May"),
-        ("what do I like?", "fado and seafood"),
-        ("what don't I like?", "crowds"),
-        ("What is my budget?", "900 euros"),
-        ("how many kids do I have?", "two kids"),
-        ("what did I tell you?", "I love fado and seafood, but I hate crowds."),
-        ("What was my first message?", "Hi, I am Ana"),
-        ("Plan the trip, please", "Lisbon"),
+        ("What is my name?", STORY[0]),
+        ("who am i", STORY[0]),
+        ("Where do I live?", "“Hi, I am Ana and I live in Oslo.”"),
+        ("What is my budget?", "You told me: “My budget is 900 euros.”"),
+        ("how many kids do I have?", STORY[1]),
+        ("Tell me what I love", "fado and seafood"),
         ("Why is the sky blue?", "offline model"),
     ],
 )
-def test_it_answers_from_what_the_user_said(question: str, part: str) -> None:
+def test_it_quotes_the_statements_that_a_question_is_about(question: str, part: str) -> None:
     assert part in answer([*STORY, question])
 
 
-def test_it_answers_several_questions_at_once() -> None:
-    asked = [*STORY, "What is my name, and where do I want to go? What do I like?"]
-    assert answer(asked) == "Your name is Ana. You want to go to Lisbon (May). You like fado and seafood."
+def test_it_finds_a_statement_and_a_question_in_one_message() -> None:
+    assert answer(["I prefer trains. What do I prefer?"]) == "You told me: “I prefer trains.”"
 
 
-@pytest.mark.parametrize(
-    ("question", "part"),
-    [
-        ("What is my name?", "You have not told me your name."),
-        ("Where do I want to go?", "You have not told me where you want to go."),
-        ("What do I like?", "You have not told me what you like."),
-        ("When do I travel?", "You have not told me when."),
-        ("What did I tell you?", "You have not told me anything yet."),
-    ],
-)
-def test_without_earlier_messages_it_knows_nothing(question: str, part: str) -> None:
-    assert answer([question]) == part
+def test_a_long_conversation_is_quoted_from_both_ends() -> None:
+    quoted = answer([*(f"It is number {at}" for at in range(40)), "What is my name?"])
+    assert "number 0”" in quoted
+    assert "number 39”" in quoted
+    assert "number 20”" not in quoted
 
 
-@pytest.mark.parametrize(
-    ("said", "name"),
-    [
-        ("my name is bob and I like trains", "Bob"),
-        ("I'm Zoë", "Zoë"),
-        ("Call me Jean-Luc.", "Jean-Luc"),
-        ("My name is Ana Maria Silva", "Ana Maria Silva"),
-        ("I am Ana. No, my name is Eva.", "Eva"),
-    ],
-)
-def test_names_are_found_in_the_ways_people_give_them(said: str, name: str) -> None:
-    assert answer([said, "What is my name?"]) == f"Your name is {name}."
+@pytest.mark.parametrize("question", ["What is my name?", "Where do I want to go?", "What did I tell you?"])
+def test_it_knows_nothing_without_earlier_messages(question: str) -> None:
+    assert answer([question]) == "You have not told me anything yet in this conversation."
 
 
-@pytest.mark.parametrize("said", ["I am German", "I'm vegetarian", "I am going to Rome", "I am 30", "Is my name Bob?"])
-def test_other_words_are_not_taken_for_names(said: str) -> None:
-    assert answer([said, "What is my name?"]) == "You have not told me your name."
-
-
-async def test_it_uses_only_the_user_messages_it_is_handed() -> None:
+async def test_it_uses_only_the_user_messages_that_it_gets() -> None:
     model = OfflineModel()
     asked = Message(role="user", contents=["What is my name?"])
     told = Message(role="user", contents=["I am Ana"])
     invented = Message(role="assistant", contents=["I am Bob"])
-    assert (await model.get_response([told, asked])).text == "Your name is Ana."
-    assert (await model.get_response([invented, asked])).text == "You have not told me your name."
-    assert (await model.get_response([asked])).text == "You have not told me your name."
+    assert "“I am Ana”" in (await model.get_response([told, asked])).text
+    assert "Bob" not in (await model.get_response([invented, asked])).text
 
 
-async def test_a_stream_says_the_same_in_several_pieces() -> None:
+async def test_a_stream_has_the_same_text_in_several_pieces() -> None:
     model = OfflineModel()
     messages = [Message(role="user", contents=[*STORY])]
     stream = model.get_response(messages, stream=True)
@@ -97,10 +66,6 @@ async def test_a_stream_says_the_same_in_several_pieces() -> None:
     assert "".join(pieces) == (await model.get_response(messages)).text
 
 
-def test_it_says_that_it_is_an_offline_model() -> None:
-    assert "offline model" in answer(["What are you?"])
-
-
 @given(st.lists(st.text(max_size=200), max_size=5))
-def test_it_answers_whatever_is_typed(texts: list[str]) -> None:
+def test_it_answers_any_text(texts: list[str]) -> None:
     assert answer(texts)

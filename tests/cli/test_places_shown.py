@@ -1,4 +1,4 @@
-"""Where a conversation is kept is shown as people write it."""
+"""Locations of stores are shown as people write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from everthread import ThreadKey, new_message, open_store
-from everthread.cli.stores import place_for_people
+from everthread.cli.plain import readable_location
 from everthread.engines.sqlite import SqliteStore
 from tests.cli.driving import PROGRAM, Tty, environment
 
@@ -26,15 +26,15 @@ from tests.cli.driving import PROGRAM, Tty, environment
     ],
 )
 def test_a_file_is_its_path_and_all_else_its_url(location: str, shown: str) -> None:
-    assert place_for_people(location) == shown
+    assert readable_location(location) == shown
 
 
-def test_what_a_store_tells_is_taken_back_to_its_path(tmp_path: Path) -> None:
+def test_a_location_becomes_its_path(tmp_path: Path) -> None:
     path = tmp_path / "ann's % threads é.db"
-    assert place_for_people(SqliteStore(path).location) == str(path)
+    assert readable_location(SqliteStore(path).location) == str(path)
 
 
-async def test_it_is_so_in_the_heading_of_a_thread_and_in_an_empty_list(tmp_path: Path) -> None:
+async def test_show_and_threads_print_the_path(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/t.db"
     async with open_store(url) as store:
         await store.append(ThreadKey("trip"), [new_message({"role": "user", "content": "Hello"})])
@@ -43,6 +43,8 @@ async def test_it_is_so_in_the_heading_of_a_thread_and_in_an_empty_list(tmp_path
         assert terminal.exit_status() == 0
         assert f"{tmp_path}/t.db" in terminal.raw
         assert "sqlite:" not in terminal.raw
+    async with open_store(f"sqlite:///{tmp_path}/empty.db"):
+        pass
     command = [PROGRAM, "threads", "--store", f"sqlite:///{tmp_path}/empty.db"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), check=True)
     assert f"in {tmp_path}/empty.db yet" in run.stderr

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from everthread.cli import rendering
-from everthread.codec import encode
+from everthread.messages.codec import encode
 from everthread.model import Message, Thread, ThreadKey, to_milliseconds
 
 NOW = datetime(2026, 5, 17, 14, 5, tzinfo=UTC)
@@ -43,10 +43,16 @@ def test_a_message_shows_role_time_and_text() -> None:
     ]
 
 
-def test_another_days_time_has_its_date_and_a_missing_time_says_so() -> None:
+def test_a_run_that_ended_early_is_marked() -> None:
+    for how, line in (("cancelled", "  (this run was cancelled)"), ("failed", "  (this run failed)"), ("\x1b", "  x")):
+        value = {**written({"type": "text", "text": "x"}), "additional_properties": {"everthread_run": how}}
+        assert shown(stored(value))[-1] == line
+
+
+def test_a_time_of_another_day_has_its_date() -> None:
     text = written({"type": "text", "text": "x"})
     assert shown(stored(text, when=NOW - timedelta(days=1)))[0] == "assistant  2026-05-16 14:05"
-    assert shown(stored(text, when=None))[0] == "assistant  time not known"
+    assert shown(stored(text, when=None))[0] == "assistant  time unknown"
 
 
 def test_tool_calls_results_and_media_are_readable() -> None:
@@ -72,24 +78,24 @@ def test_a_long_tool_result_is_shortened_and_a_long_text_is_not() -> None:
     assert shown(text)[1] == "  " + "x" * 5000
 
 
-def test_an_unreadable_record_is_shown_as_such_and_the_others_with_it() -> None:
+def test_an_unreadable_record_does_not_hide_the_others() -> None:
     lines = shown(stored(b"{broken"), stored(written({"type": "text", "text": "fine"})))
     assert lines[0].startswith("unreadable")
     assert lines[-1] == "  fine"
 
 
-def test_a_message_without_anything_to_show_says_so() -> None:
+def test_an_empty_message_says_so() -> None:
     assert shown(stored(written()))[1] == "  (no text)"
 
 
 @given(st.text(st.characters(codec=None), max_size=200))
-def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
-    clean = rendering.sanitise(text)
+def test_no_control_character_is_left(text: str) -> None:
+    clean = rendering.sanitize(text)
     assert not [c for c in clean if unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\t"]
     assert [c for c in clean if c.isalnum()] == [c for c in text if c.isalnum()]
 
 
-def test_escape_sequences_in_roles_names_results_and_titles_are_made_visible() -> None:
+def test_escape_sequences_are_made_visible() -> None:
     hostile = "\x1b]0;owned\x07\x9b2J"
     lines = shown(
         stored(
@@ -112,12 +118,12 @@ def test_wrapping_stays_within_the_width_and_loses_no_word(text: str, width: int
 
 
 @given(st.lists(st.text("ab \n", max_size=9), max_size=20), st.integers(12, 30))
-def test_text_that_arrives_in_pieces_is_wrapped_as_if_it_came_at_once(pieces: list[str], width: int) -> None:
+def test_text_in_pieces_is_wrapped_like_whole_text(pieces: list[str], width: int) -> None:
     wrap = rendering.WordWrap(width)
     assert "".join(map(wrap.feed, pieces)) + wrap.end() == rendering.wrapped("".join(pieces), width)
 
 
-def test_without_a_width_text_stays_as_it_is() -> None:
+def test_without_a_width_text_is_not_wrapped() -> None:
     text = "a  b\n\n    indented " + "word " * 100
     assert rendering.wrapped(text, None) == text.rstrip()
 
@@ -134,12 +140,12 @@ def test_without_a_width_text_stays_as_it_is() -> None:
         (timedelta(days=90), "on 2026-02-16"),
     ],
 )
-def test_how_long_ago_is_said_in_words(passed: timedelta, words: str) -> None:
+def test_ages_are_in_words(passed: timedelta, words: str) -> None:
     assert rendering.ago(NOW - passed, NOW) == words
 
 
 @pytest.mark.parametrize(("size", "words"), [(0, "0 B"), (999, "999 B"), (34_000, "34 kB"), (2_500_000, "2.5 MB")])
-def test_sizes_are_said_in_words(size: int, words: str) -> None:
+def test_sizes_are_in_words(size: int, words: str) -> None:
     assert rendering.file_size(size) == words
 
 

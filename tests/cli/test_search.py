@@ -1,4 +1,4 @@
-"""``everthread search``, as a person and as a script would use it."""
+"""``everthread search``, in a pipe and on a terminal."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ async def test_hits_are_lines_in_a_pipe(url: str, tmp_path: Path) -> None:
     assert ("one by one" in run.stderr) is url.startswith("redis")
 
 
-async def test_hits_are_objects_with_json_and_of_one_tenant(url: str, tmp_path: Path) -> None:
+async def test_hits_are_json_objects_of_one_tenant(url: str, tmp_path: Path) -> None:
     run = piped("", "TRAIN", "--store", url, "--tenant", "acme", "--json", home=tmp_path, program=SEARCH)
     (hit,) = map(json.loads, run.stdout.splitlines())
     assert (hit["thread_id"], hit["seq"], hit["role"], hit["text"]) == ("trip", 0, "user", "Another train")
 
 
-async def test_a_long_list_goes_on_with_the_cursor(url: str, tmp_path: Path) -> None:
+async def test_the_cursor_continues_a_search(url: str, tmp_path: Path) -> None:
     first = piped("", "train", "--store", url, "-n", "1", home=tmp_path, program=SEARCH)
     cursor = first.stderr.partition("--cursor ")[2].strip()
     second = piped("", "train", "--store", url, "-n", "1", "--cursor", cursor, home=tmp_path, program=SEARCH)
@@ -59,7 +59,7 @@ async def test_a_long_list_goes_on_with_the_cursor(url: str, tmp_path: Path) -> 
     assert "cursor" in wrong.stderr
 
 
-async def test_nothing_found_is_said_and_no_failure(url: str, tmp_path: Path) -> None:
+async def test_a_search_without_hits_ends_with_0(url: str, tmp_path: Path) -> None:
     run = piped("", "-n", "5", "--store", url, "--", '-"x OR *', home=tmp_path, program=SEARCH)
     assert (run.returncode, run.stdout) == (0, "")
     assert "Nothing was found." in run.stderr
@@ -73,7 +73,7 @@ async def test_found_words_are_highlighted_on_a_terminal(url: str, tmp_path: Pat
         assert "train\x1b[0m" in terminal.raw
 
 
-async def test_the_making_of_a_large_index_is_shown(tmp_path: Path) -> None:
+async def test_indexing_shows_progress(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/large.db"
     async with open_store(url, synchronous="normal") as store:
         for _ in range(2):
@@ -88,7 +88,7 @@ async def test_the_making_of_a_large_index_is_shown(tmp_path: Path) -> None:
         assert "index" not in terminal.raw
 
 
-async def test_a_scan_that_stopped_says_so_and_goes_on(url: str, tmp_path: Path) -> None:
+async def test_a_scan_at_its_limit_prints_a_cursor(url: str, tmp_path: Path) -> None:
     options = ("--store", url, "--scan", "--scan-limit", "1")
     run = piped("", "zurich", *options, home=tmp_path, program=SEARCH)
     assert "there are more" in run.stderr
@@ -96,3 +96,9 @@ async def test_a_scan_that_stopped_says_so_and_goes_on(url: str, tmp_path: Path)
     rest = piped("", "zurich", "--store", url, "--scan", "--cursor", cursor, home=tmp_path, program=SEARCH)
     assert "A train to Zürich" in run.stdout + rest.stdout
     assert "all there are" in rest.stderr
+
+
+def test_a_search_needs_a_word(url: str, tmp_path: Path) -> None:
+    for text in ("", '"-"'):
+        run = piped("", text, "--store", url, home=tmp_path, program=SEARCH)
+        assert (run.returncode, "no word" in run.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""``everthread export``, ``import`` and ``copy`` as a person or a script runs them."""
+"""``everthread export``, ``import`` and ``copy``, in a pipe and on a terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import redis as redis_py
 
 from everthread import NewMessage, ThreadKey, open_store
+from everthread.adapters.agent_framework import EverthreadHistoryProvider
 from tests.cli.driving import PROGRAM, environment
 from tests.servers import Server
 from tests.transfer.conversations import everything, fill, turn
@@ -56,9 +57,7 @@ async def test_export_and_import_carry_everything(url: str, tmp_path: Path) -> N
     assert await seen(target) == await seen(url)
 
 
-async def test_copy_goes_between_engines_and_names_of_stores(
-    url: str, tmp_path: Path, plain_redis_server: Server
-) -> None:
+async def test_copy_takes_named_stores_of_any_engine(url: str, tmp_path: Path, plain_redis_server: Server) -> None:
     target = f"redis://127.0.0.1:{plain_redis_server.port}/3?prefix=copied"
     settings = {"EVERTHREAD_CONFIG": str(tmp_path / "config.toml")}
     (tmp_path / "config.toml").write_text(f'[stores.new]\nurl = "{target}"\n[stores.old]\nurl = "{url}"\n')
@@ -72,7 +71,7 @@ async def test_copy_goes_between_engines_and_names_of_stores(
     assert await seen(target) == await seen(url)
 
 
-async def test_a_conflict_is_told_and_ends_with_1(url: str, tmp_path: Path) -> None:
+async def test_a_conflict_is_reported_and_ends_with_1(url: str, tmp_path: Path) -> None:
     target = f"sqlite:///{tmp_path}/target.db"
     async with open_store(target) as store:
         await store.append(ThreadKey("plain"), [NewMessage(b'"mine"')])
@@ -82,7 +81,7 @@ async def test_a_conflict_is_told_and_ends_with_1(url: str, tmp_path: Path) -> N
     assert "1 conflict, 1 new" in copied.stdout
 
 
-async def test_exit_statuses_say_what_was_wrong(url: str, tmp_path: Path) -> None:
+async def test_each_failure_has_its_exit_status(url: str, tmp_path: Path) -> None:
     assert run("copy", url, "redis://:pa55word@127.0.0.1:1/0", home=tmp_path).returncode == 4
     assert run("copy", url, f"sqlite:///{tmp_path}/t.db", "--threads", "nobody", home=tmp_path).returncode == 3
     assert run("import", str(tmp_path / "nowhere"), "--store", url, home=tmp_path).returncode == 1
@@ -96,23 +95,29 @@ async def test_exit_statuses_say_what_was_wrong(url: str, tmp_path: Path) -> Non
     assert (bad.returncode, "Traceback" in bad.stderr) == (1, False)
 
 
-async def test_an_existing_file_is_replaced_only_on_request(url: str, tmp_path: Path) -> None:
+async def test_an_existing_file_is_replaced_only_with_yes(url: str, tmp_path: Path) -> None:
     path = tmp_path / "x.html"
     path.write_text("mine")
-    assert run("export", str(path), "--format", "html", "--store", url, home=tmp_path).returncode == 2
+    refused = run("export", str(path), "--format", "html", "--store", url, home=tmp_path)
+    assert (refused.returncode, f"{path} exists." in refused.stderr) == (2, True)
     assert path.read_text() == "mine"
     assert run("export", str(path), "--format", "html", "--yes", "--store", url, home=tmp_path).returncode == 0
     assert path.read_text().startswith("<!doctype html>")
 
 
-async def test_standard_output_carries_the_threads_alone(url: str, tmp_path: Path) -> None:
+async def test_a_folder_is_no_file_to_replace(url: str, tmp_path: Path) -> None:
+    refused = run("export", str(tmp_path), "--store", url, home=tmp_path)
+    assert (refused.returncode, "give --folder" in refused.stderr) == (2, True)
+
+
+async def test_standard_output_contains_only_the_threads(url: str, tmp_path: Path) -> None:
     exported = run("export", "-", "--threads", "plain", "--store", url, home=tmp_path)
     assert [json.loads(line)["type"] for line in exported.stdout.splitlines()][:2] == ["export", "thread"]
     assert "exported: 24 messages" in exported.stderr
     assert run("export", "-", "--json", "--store", url, home=tmp_path).returncode == 2
 
 
-async def test_tenants_are_kept_or_changed(tmp_path: Path) -> None:
+async def test_a_tenant_is_copied_and_renamed(tmp_path: Path) -> None:
     url, target = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
     async with open_store(url) as store:
         await fill(store, "acme")
@@ -134,7 +139,7 @@ async def test_an_exported_tenant_can_be_imported_into_the_default_one(tmp_path:
     assert await seen(target, "acme") == {}
 
 
-async def test_what_cannot_be_read_is_told_left_out_and_ends_with_1(tmp_path: Path, plain_redis_server: Server) -> None:
+async def test_skip_unreadable_reports_records_and_ends_with_1(tmp_path: Path, plain_redis_server: Server) -> None:
     target = f"sqlite:///{tmp_path}/t.db"
     with redis_py.Redis(port=plain_redis_server.port, db=4) as client:
         client.rpush("damaged:t", turn(0)[0].payload, '{"secret":NaN}', turn(0)[3].payload)
@@ -155,7 +160,7 @@ async def test_what_cannot_be_read_is_told_left_out_and_ends_with_1(tmp_path: Pa
     assert [(message.seq, message.payload) for message in page] == [(0, turn(0)[0].payload), (2, turn(0)[3].payload)]
 
 
-async def test_a_dry_run_of_an_export_says_how_much_it_would_be(url: str, tmp_path: Path) -> None:
+async def test_a_dry_run_of_export_predicts_export(url: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     planned = run("export", str(path), "--store", url, "--dry-run", "--json", home=tmp_path)
     assert (planned.returncode, path.exists()) == (0, False)
@@ -169,13 +174,14 @@ async def test_a_dry_run_of_an_export_says_how_much_it_would_be(url: str, tmp_pa
     assert again.stdout.endswith("kB in 1 file\n")
 
 
-async def test_lists_of_the_lab_are_imported_by_one_command(tmp_path: Path, plain_redis_server: Server) -> None:
+async def test_lists_of_plain_json_are_imported(tmp_path: Path, plain_redis_server: Server) -> None:
     with redis_py.Redis(port=plain_redis_server.port, db=4) as client:
         client.rpush("lab11:t", *(message.payload for message in turn(0)))
     source = f"redis://127.0.0.1:{plain_redis_server.port}/4"
     target = f"sqlite:///{tmp_path}/t.db"
     imported = run("import", source, "--from", "redis-lists", "--prefix", "lab11", "-s", target, home=tmp_path)
-    assert (imported.returncode, imported.stderr) == (0, "")
+    continues = f"continue with: EverthreadHistoryProvider({target!r})\n"
+    assert (imported.returncode, imported.stderr) == (0, continues)
     async with open_store(target) as store:
         assert [m.payload for m in await store.read(ThreadKey("t"))] == [m.payload for m in turn(0)]
 
@@ -205,3 +211,23 @@ async def test_a_terminal_shows_a_bar_and_a_rate(url: str, tmp_path: Path) -> No
     process.stdout.close()
     assert "━" in drawn.decode(errors="replace")
     assert b"copied" in drawn
+
+
+async def test_an_import_prints_the_calls_that_continue_its_sessions(
+    tmp_path: Path, plain_redis_server: Server
+) -> None:
+    message = json.dumps({"type": "message", "role": "user", "contents": [{"type": "text", "text": "hello"}]})
+    with redis_py.Redis(port=plain_redis_server.port, db=7) as client:
+        client.flushdb()
+        for source in ("redis_memory", "notes.1"):
+            client.rpush(f"chat_messages|v2|acme|app|~none|{source}|trip", message)
+    target = f"sqlite:///{tmp_path}/target.db"
+    arguments = (f"redis://127.0.0.1:{plain_redis_server.port}/7", "--from", "agent-framework-redis", "-s", target)
+    imported = run("import", *arguments, home=tmp_path)
+    assert imported.returncode == 0, imported.stderr
+    calls = [line.removeprefix("continue with: ") for line in imported.stderr.splitlines()]
+    assert len(calls) == 2
+    for call in calls:
+        async with eval(call, {"EverthreadHistoryProvider": EverthreadHistoryProvider}) as history:
+            assert [each.text for each in await history.get_messages("trip")] == ["hello"]
+    assert f"EverthreadHistoryProvider({target!r}, tenant='acme')" in calls

@@ -1,4 +1,4 @@
-"""``everthread usage`` tells what a tenant keeps, and whether that is more than a quota."""
+"""``everthread usage`` sums up a tenant, and compares the sums with limits."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def url(tmp_path: Path) -> str:
         (("--max-messages", "5"), ("5", ""), 1),
         (("--max-bytes", str(6 * SIZE - 1)), ("", str(6 * SIZE - 1)), 1),
     ],
-    ids=["no quota", "within", "too many messages", "too many bytes"],
+    ids=["no limit", "within", "too many messages", "too many bytes"],
 )
-def test_a_tenants_sums_are_told_and_the_status_says_whether_they_are_over(
+def test_usage_compares_the_sums_with_limits(
     url: str, tmp_path: Path, options: tuple[str, ...], limits: tuple[str, str], status: int
 ) -> None:
     told = piped("", "--store", url, "--tenant", "acme", *options, home=tmp_path, program=(PROGRAM, "usage"))
@@ -42,10 +42,10 @@ def test_a_tenants_sums_are_told_and_the_status_says_whether_they_are_over(
     assert rows == [["threads", "2", ""], ["messages", "6", limits[0]], ["bytes", str(6 * SIZE), limits[1]]]
 
 
-def test_scripts_get_an_object(url: str, tmp_path: Path) -> None:
+def test_usage_prints_a_json_object(url: str, tmp_path: Path) -> None:
     options = ("--tenant", "nobody", "--max-messages", "0", "--json")
     told = piped("", "--store", url, *options, home=tmp_path, program=(PROGRAM, "usage"))
     assert told.returncode == 0
     assert json.loads(told.stdout) == {
-        "tenant": "nobody", "threads": 0, "messages": 0, "bytes": 0, "max_messages": 0, "max_bytes": None,
+        "schema": 1, "tenant": "nobody", "threads": 0, "messages": 0, "bytes": 0, "max_messages": 0, "max_bytes": None,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A command that was given no keys writes nothing in plain text to an encrypted store, and says what is missing."""
+"""A command without keys writes no plain text to an encrypted store, and reports the missing keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from everthread import EncryptionKeyError, NewMessage, ThreadKey, new_message, open_store
-from everthread.cli.encryption import open_with_keys, with_keys
+from everthread.capabilities import SupportsRewrite, capability
+from everthread.cli.places import Place
+from everthread.cli.runner import open_place
 from everthread.cli.without_keys import WithoutKeys
-from everthread.contract import SupportsRewrite
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.model import Rewrite
 from everthread.testing import FaultyStore
-from everthread.wrappers.encrypted import Encrypted, Keyring
-from everthread.wrappers.master_keys import keys_from_file, new_master_key
+from everthread.wrappers.encryption.encrypted import Encrypted, Keyring
+from everthread.wrappers.encryption.master_keys import keys_from_file, new_master_key
 from tests.cli.driving import PROGRAM, piped
 from tests.meanwhile import Meanwhile
 from tests.wrappers.sealed_places import KEYRING
@@ -37,7 +38,7 @@ async def threads() -> Threads:
 
 async def test_nothing_in_plain_text_is_written(threads: Threads) -> None:
     store = WithoutKeys(MemoryStore(threads))
-    assert isinstance(store, SupportsRewrite)
+    assert capability(store, SupportsRewrite)
     (kept, _) = await store.read(KEY)
     sealed = NewMessage(kept.payload)
     calls: list[Any] = [
@@ -59,17 +60,17 @@ async def test_nothing_in_plain_text_is_written(threads: Threads) -> None:
     assert [message.payload for message in await with_keys.read(KEY)] == [SAID.payload] * 2
 
 
-async def test_what_needs_no_key_is_done(threads: Threads) -> None:
+async def test_calls_that_need_no_key_work(threads: Threads) -> None:
     store = WithoutKeys(MemoryStore(threads))
     assert (await store.truncate(KEY, start=1)).removed == 1
     (kept,) = await store.read(KEY)
     # A raw copy that is brought back.
-    await store.append(KEY, [NewMessage(kept.payload)])
+    await store.append(KEY, [NewMessage(kept.payload, kept.format)])
     assert [m.payload for m in await Encrypted(MemoryStore(threads), KEYRING).read(KEY)] == [SAID.payload] * 2
     assert await store.delete_tenant("") == 1
 
 
-async def test_a_store_without_keys_in_it_is_looked_at_once_and_written_to() -> None:
+async def test_a_plain_store_is_checked_once() -> None:
     inner = FaultyStore(MemoryStore(), [])
     store = WithoutKeys(inner)
     for _ in range(3):
@@ -78,15 +79,7 @@ async def test_a_store_without_keys_in_it_is_looked_at_once_and_written_to() -> 
     assert inner.made == ["list_threads", *["append"] * 3, "put_document"]
 
 
-async def test_whoever_has_keys_is_not_held_up_and_told_nothing(threads: Threads, capsys: Any) -> None:
-    async with WithoutKeys(MemoryStore(threads)) as store:
-        encrypted = Encrypted(store.bare, KEYRING)
-        assert len(await encrypted.read(KEY)) == 2
-        assert isinstance(with_keys(store, "file:nowhere"), Encrypted)
-    assert capsys.readouterr().err == ""
-
-
-async def test_what_is_sealed_is_told_at_the_end(threads: Threads, capsys: Any) -> None:
+async def test_reading_encrypted_data_prints_a_remark(threads: Threads, capsys: Any) -> None:
     for look in (lambda s: s.read(KEY), lambda s: s.get_thread(KEY), lambda s: s.list_threads()):
         async with WithoutKeys(MemoryStore(threads)) as store:
             await look(store)
@@ -97,7 +90,7 @@ async def test_what_is_sealed_is_told_at_the_end(threads: Threads, capsys: Any) 
     assert capsys.readouterr().err == ""
 
 
-async def test_the_commands_keep_an_encrypted_store_whole(tmp_path: Path) -> None:
+async def test_commands_without_keys_write_no_plain_text(tmp_path: Path) -> None:
     keys, url = tmp_path / "keys", f"sqlite:///{tmp_path}/t.db"
     keys.write_text(new_master_key("2026").to_line() + "\n")
     keys.chmod(0o600)
@@ -106,7 +99,7 @@ async def test_the_commands_keep_an_encrypted_store_whole(tmp_path: Path) -> Non
     for command in (("rename", "trip", "plain"), ("tag", "trip", "a=b"), ("fork", "trip", "--at", "1")):
         refused = piped("", *command[1:], "--store", url, home=tmp_path, program=(PROGRAM, command[0]))
         assert refused.returncode == 1
-        assert "nothing is written to it without its keys" in refused.stderr
+        assert "cannot be written to without its keys" in refused.stderr
     for command in (("search", "rome"), ("threads",), ("show", "trip")):
         looked = piped("", *command[1:], "--store", url, home=tmp_path, program=(PROGRAM, command[0]))
         assert looked.returncode == 0
@@ -116,11 +109,11 @@ async def test_the_commands_keep_an_encrypted_store_whole(tmp_path: Path) -> Non
     )
     assert [line.split("\t")[1] for line in found.stdout.splitlines()] == ["1", "0"]
     assert "is encrypted" not in found.stderr
-    async with open_with_keys(url, f"file:{keys}") as store:
+    async with open_place(Place(url, keyring=f"file:{keys}")) as store:
         assert [thread.title for thread in await store.list_threads()] == ["title"]
 
 
-async def test_appends_land_in_the_order_in_which_they_were_submitted() -> None:
+async def test_appends_keep_the_order_of_their_calls() -> None:
     async def be_slow() -> None:
         for _ in range(10):
             await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from everthread.engines._segments.storage import Browsable, Found, Listed, Storage
+from everthread.engines._segments.storage import Found, Listed, Storage
 
 R = TypeVar("R")
 
@@ -17,7 +17,7 @@ class KilledError(Exception):
     """The process is gone: this operation and all that follow do nothing."""
 
 
-class MemoryStorage(Storage, Browsable):
+class MemoryStorage(Storage):
     """Objects in a dictionary."""
 
     max_object_bytes = 64 * 1024 * 1024
@@ -30,7 +30,7 @@ class MemoryStorage(Storage, Browsable):
     def location(self) -> str:
         return "test:"
 
-    async def open(self) -> None: ...
+    async def open(self, *, read_only: bool = False) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -75,7 +75,7 @@ Hook = Callable[[str], Awaitable[None]]
 async def _nothing(_: str) -> None: ...
 
 
-class WatchedStorage(Storage, Browsable):
+class WatchedStorage(Storage):
     """A storage that calls a hook before and after each operation; a hook may raise.
 
     Attributes:
@@ -95,7 +95,7 @@ class WatchedStorage(Storage, Browsable):
     def location(self) -> str:
         return self.inner.location
 
-    async def open(self) -> None:
+    async def open(self, *, read_only: bool = False) -> None:
         await self.inner.open()
 
     async def close(self) -> None:

@@ -11,11 +11,13 @@ from typing import cast
 import pytest
 
 from everthread import open_store
-from everthread.engines._segments.storage import Browsable, Storage
+from everthread.engines._segments.storage import Storage
 from everthread.engines.cosmos import CosmosStore
 from everthread.engines.objects import ObjectStore
 from tests.engines.storages import MemoryStorage
 from tests.object_servers import COSMOS_KEY, azurite_url, cosmos_url, s3_url
+
+pytestmark = pytest.mark.slow
 
 FOLDER = "t/~/plain.name_1~-x"
 
@@ -50,7 +52,7 @@ async def names(storage: Storage, folder: str = FOLDER, *, after: str = "") -> l
     return [listed.name async for chunk in storage.list(folder, after=after) for listed in chunk]
 
 
-async def test_what_was_created_is_there_whole_and_is_not_created_again(storages: tuple[Storage, Storage]) -> None:
+async def test_a_created_object_is_whole_and_its_name_taken(storages: tuple[Storage, Storage]) -> None:
     one, other = storages
     for name, data in (("a", b""), ("b", b"\n"), ("c", bytes(range(256)) * 20_000)):
         # Cosmos DB keeps text only, and what the log writes is text.
@@ -90,7 +92,7 @@ async def test_of_many_that_replace_one_object_one_does(storages: tuple[Storage,
         assert found.tag != before.tag
 
 
-async def test_what_is_gone_is_not_replaced(storages: tuple[Storage, Storage]) -> None:
+async def test_a_missing_object_is_not_replaced(storages: tuple[Storage, Storage]) -> None:
     one, other = storages
     await one.create("d/a", "x", b"0")
     found = await other.get("d/a", "x")
@@ -108,7 +110,7 @@ async def test_put_writes_whatever_is_there(storages: tuple[Storage, Storage]) -
         assert found.data == data
 
 
-async def test_deleting_takes_any_number_and_what_is_not_there(storages: tuple[Storage, Storage]) -> None:
+async def test_deleting_accepts_any_number_and_missing_names(storages: tuple[Storage, Storage]) -> None:
     one, other = storages
     for name in "abc":
         await one.create(FOLDER, name, b"1")
@@ -137,7 +139,7 @@ async def test_a_listing_is_complete_in_order_and_of_one_folder(storages: tuple[
     assert await names(other, "t/~/none") == []
 
 
-async def test_a_listing_tells_sizes_and_times(storages: tuple[Storage, Storage]) -> None:
+async def test_a_listing_has_sizes_and_times(storages: tuple[Storage, Storage]) -> None:
     before = time.time()
     await storages[0].create(FOLDER, "a", b"12345")
     ((listed,),) = [list(chunk) async for chunk in storages[1].list(FOLDER)]
@@ -145,9 +147,8 @@ async def test_a_listing_tells_sizes_and_times(storages: tuple[Storage, Storage]
     assert before - 2 < listed.modified_s < time.time() + 2
 
 
-async def test_the_folders_in_a_folder_are_told(storages: tuple[Storage, Storage]) -> None:
+async def test_folders_of_a_folder_are_listed(storages: tuple[Storage, Storage]) -> None:
     one, other = storages
-    assert isinstance(other, Browsable)
     wanted = {"a", "a-b", "a.b", "ab", "z~y"}
     for folder in wanted:
         for name in "12":

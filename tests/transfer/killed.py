@@ -10,7 +10,7 @@ import sys
 
 from everthread import open_store
 from everthread.transfer import copy_threads, export_threads, import_threads
-from tests.kills.mortal import MortalStore
+from tests.operations.kills.mortal import MortalStore
 
 
 async def main(how: str, source: str, target: str) -> None:

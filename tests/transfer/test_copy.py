@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import pytest
 
@@ -17,11 +19,11 @@ from everthread import (
     new_message,
     open_store,
 )
-from everthread.contract import SupportsImport
-from everthread.model import to_milliseconds
+from everthread.capabilities import SupportsImport, capability
+from everthread.model import NewMessage, Thread, to_milliseconds
 from everthread.testing import Fault, FaultyStore
-from everthread.transfer import Watcher, copy_threads
-from everthread.wrappers._forwarding import ABILITIES, ForwardingStore
+from everthread.transfer import Watcher, copy_threads, export_threads
+from everthread.wrappers.forwarding import ABILITIES, ForwardingStore
 from tests.transfer.conversations import BEGAN, everything, fill, turn, until_idle
 
 T = TypeVar("T")
@@ -54,7 +56,7 @@ async def test_a_second_run_writes_nothing(store: Store, target: Store) -> None:
     assert [(thread.key, thread.updated_ms, thread.revision) for thread in await target.list_threads()] == before
 
 
-async def test_a_second_run_adds_what_the_source_has_gained(store: Store, target: Store) -> None:
+async def test_a_second_run_adds_new_messages(store: Store, target: Store) -> None:
     await fill(store)
     await copy_threads(store, target)
     await store.append(ThreadKey("plain"), turn(9))
@@ -76,19 +78,76 @@ async def test_the_newest_threads_are_the_newest_in_the_copy(store: Store, targe
     assert order == [*range(59, -1, -1)]
 
 
+class Active(ForwardingStore):
+    """A store in which somebody appends to a thread after it was listed, and begins another."""
+
+    async def get_thread(self, key: ThreadKey) -> Thread | None:
+        found = await super().get_thread(key)
+        if key.thread_id == "t2":
+            await super().append(ThreadKey("t0"), turn(9))
+            await super().append(ThreadKey("late"), turn(9))
+        return found
+
+
+async def test_a_thread_that_is_copied_twice_counts_once(target: Store) -> None:
+    async with open_store("memory:") as store:
+        for number in range(3):
+            await store.append(ThreadKey(f"t{number}"), turn(number))
+            await until_idle()
+        report = await copy_threads(Active(store), target)
+        assert report.threads == {"new": 4}
+        assert (report.written, report.present) == (sum([t.count for t in await target.list_threads()]), 0)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "markdown", "html"])
+async def test_an_active_thread_is_exported_once(tmp_path: Path, form: Literal["jsonl", "markdown", "html"]) -> None:
+    async with open_store("memory:") as store:
+        for number in range(3):
+            await store.append(ThreadKey(f"t{number}"), turn(number))
+            await until_idle()
+        report = await export_threads(Active(store), tmp_path / "x", format=form)
+        assert report.threads == {"new": 4}
+    if form == "jsonl":
+        lines = [json.loads(line) for line in (tmp_path / "x").read_bytes().splitlines()]
+        assert sorted(line["thread_id"] for line in lines if "thread_id" in line) == ["late", "t0", "t1", "t2"]
+
+
+async def test_a_resumed_export_has_a_changed_thread_once(tmp_path: Path) -> None:
+    async with open_store("memory:") as store:
+        for number in range(3):
+            await store.append(ThreadKey(f"t{number}"), turn(number))
+            await until_idle()
+        await export_threads(store, tmp_path / "x")
+        (tmp_path / "x").rename(tmp_path / "x.part")
+        await store.append(ThreadKey("t1"), turn(9))
+        await export_threads(store, tmp_path / "x")
+        await export_threads(store, tmp_path / "clean")
+        assert (tmp_path / "x").read_bytes() == (tmp_path / "clean").read_bytes()
+
+
+WITH_GAPS = {"trimmed", "undone", "emptied"}
+
+
 class Timeless(ForwardingStore):
-    """A store that cannot be told when a thread was begun and last active."""
+    """A store that cannot restore times and positions."""
 
 
-async def test_a_target_that_takes_no_times_gets_the_rest_and_the_report_says_so(target: Store) -> None:
+async def test_a_target_without_imports_gets_threads_without_gaps(target: Store) -> None:
     async with open_store("memory:") as store:
         await fill(store)
         timeless = Timeless(target)
         planned = await copy_threads(store, timeless, dry_run=True)
         began = datetime.now(UTC) - timedelta(seconds=1)
         report = await copy_threads(store, timeless)
-        assert (report.is_complete, report.keeps_times) == (True, False)
+        assert (report.threads, report.keeps_times) == ({"new": 7, "failed": 3}, False)
+        assert {problem.key.thread_id for problem in report.problems} == WITH_GAPS
+        assert all("cannot restore positions" in problem.reason for problem in report.problems)
+        for each in (planned, report):
+            each.problems.sort(key=lambda problem: problem.key.thread_id)
         assert planned == report
+        for name in WITH_GAPS:
+            await store.delete_thread(ThreadKey(name))
+            await target.delete_thread(ThreadKey(name))
         ours, theirs = await everything(store), await everything(target)
         for name, thread in ours.items():
             _, _, expires_ms = thread.pop("times")
@@ -97,9 +156,9 @@ async def test_a_target_that_takes_no_times_gets_the_rest_and_the_report_says_so
             # With a retention of its own a thread lives on from its last activity, which is the copy.
             assert (theirs_ms is None) == (expires_ms is None)
         assert theirs == ours
-        assert (await copy_threads(store, timeless)).threads == {"unchanged": 10}
+        assert (await copy_threads(store, timeless)).threads == {"unchanged": 7}
         with_times = await copy_threads(store, target)
-        assert (with_times.threads, with_times.written) == ({"updated": 9, "unchanged": 1}, 0)
+        assert (with_times.threads, with_times.written) == ({"updated": 6, "unchanged": 1}, 0)
         assert with_times.keeps_times
         ours, theirs = await everything(store), await everything(target)
         # Its expiry would move with its last activity, and it would be forgotten too early.
@@ -107,7 +166,7 @@ async def test_a_target_that_takes_no_times_gets_the_rest_and_the_report_says_so
         assert theirs == ours
 
 
-async def test_who_goes_on_with_a_thread_while_it_is_copied_counts_as_its_last_activity(target: Store) -> None:
+async def test_a_concurrent_append_is_the_last_activity_of_a_copy(target: Store) -> None:
     class Overtaken(ForwardingStore):
         carries = ABILITIES
 
@@ -121,7 +180,7 @@ async def test_who_goes_on_with_a_thread_while_it_is_copied_counts_as_its_last_a
         await store.append(key, turn(0))
         thread = await store.get_thread(key)
         assert thread is not None
-        assert isinstance(store, SupportsImport)
+        assert capability(store, SupportsImport)
         await store.restore_times(key, created_at=BEGAN, updated_at=BEGAN)
         await copy_threads(store, Overtaken(target))
     copied = await target.get_thread(key)
@@ -131,12 +190,12 @@ async def test_who_goes_on_with_a_thread_while_it_is_copied_counts_as_its_last_a
     assert copied.next_seq == 8
 
 
-async def test_a_turn_that_comes_while_positions_are_used_up_is_never_dropped(target: Store) -> None:
+async def test_a_turn_appended_while_a_gap_is_restored_is_kept(target: Store) -> None:
     class Overtaken(ForwardingStore):
         carries = ABILITIES
 
         async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
-            if call == "truncate":
+            if call == "restore_position":
                 await target.append(key, theirs)
             return await proceed()
 
@@ -151,7 +210,7 @@ async def test_a_turn_that_comes_while_positions_are_used_up_is_never_dropped(ta
     assert theirs[0].payload in [message.payload for message in await target.read(key)]
 
 
-async def test_what_the_target_trimmed_or_the_source_trimmed_since_is_no_conflict(store: Store, target: Store) -> None:
+async def test_trimming_on_either_side_is_no_conflict(store: Store, target: Store) -> None:
     key = ThreadKey("long")
     for number in range(5):
         await store.append(key, turn(number))
@@ -166,7 +225,7 @@ async def test_what_the_target_trimmed_or_the_source_trimmed_since_is_no_conflic
     assert [m.seq for m in await target.read(key)] == [*range(4, 20), *range(24, 28)]
 
 
-async def test_a_target_that_went_on_is_left_as_it_is(store: Store, target: Store) -> None:
+async def test_a_target_with_later_messages_stays_unchanged(store: Store, target: Store) -> None:
     key = ThreadKey("moved")
     await store.append(key, turn(0))
     await copy_threads(store, target)
@@ -192,9 +251,7 @@ async def test_another_conversation_of_the_same_name_is_never_touched(store: Sto
     assert await everything(target) == before
 
 
-async def test_another_conversation_is_not_gone_on_with_where_the_source_has_trimmed_the_rest(
-    store: Store, target: Store
-) -> None:
+async def test_another_conversation_is_not_extended_after_a_trim(store: Store, target: Store) -> None:
     key = ThreadKey("same")
     await store.append(key, turn(0))
     await store.truncate(key, start=4)
@@ -205,12 +262,18 @@ async def test_another_conversation_is_not_gone_on_with_where_the_source_has_tri
     assert await everything(target) == before
 
 
-async def test_a_dry_run_says_what_would_be_and_writes_nothing(store: Store, target: Store) -> None:
+async def test_a_dry_run_reports_and_writes_nothing(store: Store, target: Store) -> None:
     await fill(store)
     planned = await copy_threads(store, target, dry_run=True)
     assert await everything(target) == {}
     done = await copy_threads(store, target)
     assert planned == done
+
+
+async def test_a_message_with_an_empty_format_is_copied(store: Store, target: Store) -> None:
+    await store.append(ThreadKey("t"), [NewMessage(b'{"role":"user","content":"hello"}', "")])
+    assert (await copy_threads(store, target)).is_complete
+    assert await everything(target) == await everything(store)
 
 
 async def test_chosen_threads_alone_are_copied(store: Store, target: Store) -> None:
@@ -282,7 +345,7 @@ async def test_a_thread_of_many_pages_and_a_long_gap_is_equal(store: Store, targ
 async def test_an_append_that_fails_leaves_the_rest_to_the_next_run(store: Store, target: Store) -> None:
     await fill(store)
     plan = [None, None, Fault.FAIL_AFTER, None, Fault.FAIL_BEFORE, None, None] * 20
-    faulty = FaultyStore(target, plan, calls=["append", "truncate", "put_document", "update_thread"])
+    faulty = FaultyStore(target, plan, calls=["append", "restore_position", "put_document", "update_thread"])
     failures = 0
     while True:
         try:
@@ -293,3 +356,15 @@ async def test_an_append_that_fails_leaves_the_rest_to_the_next_run(store: Store
     assert failures
     assert report.is_complete
     assert await everything(target) == await everything(store)
+
+
+@pytest.mark.parametrize("call", ["put_document", "delete_document"])
+async def test_an_empty_thread_begun_by_a_failed_run_is_equal(store: Store, target: Store, call: str) -> None:
+    key, fault = ThreadKey("empty"), Fault.FAIL_AFTER if call == "put_document" else Fault.FAIL_BEFORE
+    await store.put_document(key, "draft", b"1")
+    await store.delete_document(key, "draft")
+    with pytest.raises(StoreUnavailableError):
+        await copy_threads(store, FaultyStore(target, [fault], calls=[call]))
+    assert (await copy_threads(store, target)).is_complete
+    assert await everything(target) == await everything(store)
+    assert (await copy_threads(store, target)).threads == {"unchanged": 1}

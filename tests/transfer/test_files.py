@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,19 @@ from everthread import (
     ThreadNotFoundError,
     open_store,
 )
-from everthread.engines.memory import MemoryStore
+from everthread.engines.memory import MemoryStore, Threads
 from everthread.model import Message
 from everthread.testing import identifiers, payloads
 from everthread.transfer import export_threads, import_threads
 from everthread.transfer.exporting import file_name
 from everthread.transfer.records import MessageLine, decoded, encoded, message_line, message_of
+from everthread.wrappers.encryption.encrypted import Encrypted, Keyring
+from everthread.wrappers.encryption.master_keys import MasterKey
 from tests.transfer.conversations import everything, fill, turn
 
 
 @pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
-async def test_what_was_exported_comes_back_equal(
-    store: Store, target: Store, tmp_path: Path, into_folder: bool
-) -> None:
+async def test_an_export_imports_equal(store: Store, target: Store, tmp_path: Path, into_folder: bool) -> None:
     await fill(store)
     path = tmp_path / "export"
     exported = await export_threads(store, path, into_folder=into_folder)
@@ -44,15 +45,30 @@ async def test_what_was_exported_comes_back_equal(
     assert again.written == again.documents == 0
 
 
-async def test_an_imported_tenant_is_the_one_that_was_exported_or_the_one_that_is_asked_for(
-    store: Store, target: Store, tmp_path: Path
-) -> None:
+async def test_an_import_uses_the_exported_or_the_given_tenant(store: Store, target: Store, tmp_path: Path) -> None:
     await fill(store, "acme")
     await export_threads(store, tmp_path / "x", tenant="acme")
     await import_threads(target, tmp_path / "x")
     await import_threads(target, tmp_path / "x", tenant="new")
     assert await everything(target, "acme") == await everything(target, "new") == await everything(store, "acme")
     assert not await target.list_threads()
+
+
+async def test_a_file_cannot_touch_the_keys_of_tenants(tmp_path: Path) -> None:
+    threads: Threads = {}
+    keyring = Keyring(lambda _: MasterKey("m", bytes(32)))
+    async with Encrypted(MemoryStore(threads), keyring) as encrypted:
+        await encrypted.append(ThreadKey("a", "acme"), turn(0))
+    name = next(key.thread_id for key in threads if key.tenant == "everthread:keys")
+    async with MemoryStore() as store:
+        await store.append(ThreadKey(name, "evil"), turn(0))
+        await store.put_document(ThreadKey(name, "evil"), "keys", b"[]")
+        await export_threads(store, tmp_path / "x", tenant="evil")
+    for dry_run in (True, False):
+        report = await import_threads(MemoryStore(threads), tmp_path / "x", tenant="everthread:keys", dry_run=dry_run)
+        assert report.threads == {"failed": 1}
+    async with Encrypted(MemoryStore(threads), keyring) as encrypted:
+        assert len(await encrypted.read(ThreadKey("a", "acme"))) == len(turn(0))
 
 
 async def test_a_dry_run_of_an_import_writes_nothing(store: Store, target: Store, tmp_path: Path) -> None:
@@ -63,7 +79,7 @@ async def test_a_dry_run_of_an_import_writes_nothing(store: Store, target: Store
     assert await import_threads(target, tmp_path / "x") == planned
 
 
-async def test_a_changed_byte_anywhere_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
+async def test_a_changed_byte_anywhere_is_found_before_any_write(tmp_path: Path) -> None:
     path = tmp_path / "x"
     async with open_store("memory:") as store, open_store("memory:") as target:
         await store.append(ThreadKey("a"), turn(0))
@@ -78,7 +94,7 @@ async def test_a_changed_byte_anywhere_is_noticed_before_anything_is_written(tmp
         assert await everything(target) == {}
 
 
-async def test_a_file_that_was_cut_off_is_refused_unless_it_ends_with_a_thread(tmp_path: Path) -> None:
+async def test_a_cut_off_file_is_refused_unless_it_ends_with_a_thread(tmp_path: Path) -> None:
     path = tmp_path / "x"
     async with open_store("memory:") as store:
         await store.append(ThreadKey("a"), turn(0))
@@ -108,7 +124,7 @@ async def test_a_file_of_a_newer_version_or_another_kind_is_refused(tmp_path: Pa
         path.write_text('{"some":"json"}\n')
         with pytest.raises(ConfigurationError, match="not an export"):
             await import_threads(target, path)
-        with pytest.raises(ConfigurationError, match="cannot be read"):
+        with pytest.raises(ConfigurationError, match="Cannot read"):
             await import_threads(target, tmp_path / "nowhere")
         (tmp_path / "empty").mkdir()
         with pytest.raises(ConfigurationError, match="no exported threads"):
@@ -150,16 +166,20 @@ async def test_an_export_of_version_1_is_read(target: Store, tmp_path: Path) -> 
     }
 
 
-async def test_a_thread_whose_time_has_passed_is_not_brought_back(target: Store, tmp_path: Path) -> None:
+async def test_an_expired_thread_is_not_restored(target: Store, tmp_path: Path) -> None:
     (tmp_path / "x").write_text(old_export(OLD_EXPORT.replace('"expires_ms":null', '"expires_ms":1714564900001')))
     report = await import_threads(target, tmp_path / "x")
     assert (report.threads, report.written, report.is_complete) == ({"expired": 1}, 0, True)
     assert await everything(target) == {}
 
 
-async def test_what_is_wrong_in_a_file_made_by_hand_is_a_typed_error(target: Store, tmp_path: Path) -> None:
-    for wrong in ('{"max_messages":-1,"expire_ms":null}', '{"max_messages":null,"expire_ms":9e30}', "3"):
-        documents = '"documents":{"summary":3}'
+async def test_an_error_in_a_handmade_file_is_typed(target: Store, tmp_path: Path) -> None:
+    documents = '"documents":{"summary":3}'
+    wrong = f'{documents},"retention":{{"max_messages":-1,"expire_ms":null}}'
+    (tmp_path / "x").write_text(old_export(OLD_EXPORT.replace(documents, wrong)))
+    report = await import_threads(target, tmp_path / "x")
+    assert (report.is_complete, report.threads, report.skipped[0].place) == (False, {}, "x, line 2")
+    for wrong in ('{"max_messages":null,"expire_ms":9e30}', "3"):
         (tmp_path / "x").write_text(old_export(OLD_EXPORT.replace(documents, f'{documents},"retention":{wrong}')))
         with pytest.raises(CorruptRecordError):
             await import_threads(target, tmp_path / "x")
@@ -171,7 +191,7 @@ async def test_what_is_wrong_in_a_file_made_by_hand_is_a_typed_error(target: Sto
 
 
 @pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
-async def test_damaged_threads_are_left_out_on_request_and_each_is_told(tmp_path: Path, into_folder: bool) -> None:
+async def test_skipped_damaged_threads_are_reported(tmp_path: Path, into_folder: bool) -> None:
     path = tmp_path / "x"
     async with open_store("memory:") as store, open_store("memory:") as target:
         for name in ("a", "b", "c", "d"):
@@ -187,7 +207,7 @@ async def test_damaged_threads_are_left_out_on_request_and_each_is_told(tmp_path
         assert await everything(target) == {}
         report = await import_threads(target, path, skip_unreadable=True)
         assert (report.threads, report.is_complete, len(report.skipped)) == ({"new": 2}, False, 2)
-        assert all(", from byte " in skipped.place for skipped in report.skipped)
+        assert all(", from line " in skipped.place for skipped in report.skipped)
         assert set(await everything(target)) == {"a", "d"}
         again = await import_threads(target, path, skip_unreadable=True)
         assert (again.threads, again.skipped) == ({"unchanged": 2}, report.skipped)
@@ -197,8 +217,8 @@ async def test_damaged_threads_are_left_out_on_request_and_each_is_told(tmp_path
 
 
 @pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
-@pytest.mark.parametrize("format_name", ["jsonl", "markdown", "html", "openai"])
-async def test_a_dry_run_of_an_export_writes_nothing_and_says_what_would_be(
+@pytest.mark.parametrize("format_name", ["jsonl", "markdown", "html"])
+async def test_a_dry_run_of_an_export_reports_and_writes_nothing(
     store: Store, tmp_path: Path, format_name: str, into_folder: bool
 ) -> None:
     await fill(store)
@@ -215,17 +235,17 @@ async def test_a_dry_run_of_an_export_writes_nothing_and_says_what_would_be(
         assert (again.files, again.threads) == (1, {"new": 1, "unchanged": 9})
 
 
-async def test_an_export_that_cannot_be_written_or_is_of_nothing_says_so(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+async def test_an_export_that_cannot_be_written_is_an_error(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Cannot write"):
         await export_threads(store, tmp_path / "nowhere" / "x")
     with pytest.raises(ThreadNotFoundError):
         await export_threads(store, tmp_path / "x", names=["nobody"])
     assert not (tmp_path / "x").exists()
-    with pytest.raises(ConfigurationError, match="no format"):
+    with pytest.raises(ConfigurationError, match="Unknown format"):
         await export_threads(store, tmp_path / "x", format="word")  # type: ignore[arg-type]
 
 
-async def test_files_of_threads_that_did_not_change_are_left_as_they_are(store: Store, tmp_path: Path) -> None:
+async def test_files_of_unchanged_threads_stay(store: Store, tmp_path: Path) -> None:
     await fill(store)
     folder = tmp_path / "folder"
     await export_threads(store, folder, into_folder=True)
@@ -247,7 +267,46 @@ async def test_an_exported_file_is_readable_by_its_owner_alone(store: Store, tmp
     assert (tmp_path / "x").stat().st_mode & 0o077 == 0
 
 
-async def test_an_unfinished_export_of_other_threads_is_not_gone_on_with(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format_name", ["jsonl", "html"])
+@pytest.mark.parametrize("into_folder", [False, True], ids=["file", "folder"])
+async def test_a_planted_link_is_never_written_through(tmp_path: Path, format_name: str, into_folder: bool) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "x" / file_name("a", "." + format_name) if into_folder else tmp_path / "x"
+    path.parent.mkdir(exist_ok=True)
+    path.with_name(path.name + ".part").symlink_to(victim)
+    path.symlink_to(victim)
+    async with open_store("memory:") as store:
+        await store.append(ThreadKey("a"), turn(0))
+        options: dict[str, Any] = {"format": format_name, "into_folder": into_folder}
+        if format_name == "jsonl" and not into_folder:
+            with pytest.raises(ConfigurationError, match="is a link"):
+                await export_threads(store, path, **options)
+        else:
+            await export_threads(store, path.parent if into_folder else path, **options)
+            assert not path.is_symlink()
+            assert path.stat().st_mode & 0o077 == 0
+    assert victim.read_text() == "precious"
+
+
+async def test_an_unfinished_file_with_a_second_name_is_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "x.part").hardlink_to(tmp_path / "victim")
+    async with open_store("memory:") as store:
+        with pytest.raises(ConfigurationError, match="not a regular file of your own"):
+            await export_threads(store, tmp_path / "x")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+async def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with open_store("memory:") as store:
+        for format_name in ("jsonl", "html"):
+            with pytest.raises(ConfigurationError, match="not a regular file"):
+                await export_threads(store, tmp_path / "pipe", format=format_name)  # type: ignore[arg-type]
+
+
+async def test_an_unfinished_export_of_other_threads_starts_anew(store: Store, tmp_path: Path) -> None:
     await store.append(ThreadKey("secret", "acme"), turn(0))
     await store.append(ThreadKey("plain"), turn(0))
     path = tmp_path / "x"
@@ -257,7 +316,7 @@ async def test_an_unfinished_export_of_other_threads_is_not_gone_on_with(store: 
     assert b"secret" not in path.read_bytes()
 
 
-async def test_a_message_that_is_no_json_is_exported_as_it_is_and_refused_on_import(tmp_path: Path) -> None:
+async def test_a_message_that_is_not_json_is_exported_and_fails_on_import(tmp_path: Path) -> None:
     spoilt = Message(0, b'{"a":NaN}\xff', "json", None, 0)
     line = decoded(encoded(message_line(spoilt)), "x", MessageLine)
     assert message_of(line) == spoilt

@@ -64,7 +64,7 @@ async def test_lists_of_the_betas_and_of_legacy_keys(client: redis_py.Redis, url
     assert (await target.list_threads()).items[0].title == "hello — é"
 
 
-async def test_an_import_again_adds_only_what_is_new(client: redis_py.Redis, url: str, target: Store) -> None:
+async def test_a_second_import_adds_only_new_messages(client: redis_py.Redis, url: str, target: Store) -> None:
     client.rpush("lab11:t", *(current(*each) for each in CONVERSATION))
     source = {"kind": "redis-lists", "place": url, "prefix": "lab11"}
     await import_threads(target, foreign_source(**source))
@@ -75,7 +75,7 @@ async def test_an_import_again_adds_only_what_is_new(client: redis_py.Redis, url
     assert await texts(target, "t") == [*CONVERSATION, ("assistant", "more")]
 
 
-async def test_lists_are_taken_over_where_they_are(client: redis_py.Redis, url: str) -> None:
+async def test_lists_are_adopted_in_place(client: redis_py.Redis, url: str) -> None:
     for number in range(3):
         client.rpush(f"lab11:t{number}", *(current(*each) for each in CONVERSATION))
     async with open_store(f"{url}?prefix=lab11") as store:
@@ -166,7 +166,7 @@ async def test_sessions_of_the_openai_agents_sdk(tmp_path: Path, target: Store) 
     assert messages[0].created_ms == 1714564801000
     seen = [view(message) for message in messages[:5]]
     assert [each.role for each in seen] == ["user", "assistant", "assistant", "tool", "assistant"]
-    assert [seen[0].text, seen[1].text, seen[4].text] == ["weather?", "hm", "It is sunny."]
+    assert [seen[0].text, seen[1].reasoning, seen[4].text] == ["weather?", "hm", "It is sunny."]
     assert (seen[2].calls[0].name, seen[3].results[0].text) == ("f", "sunny")
     assert (await target.truncate(ThreadKey("s"), stop=498)).next_seq == 500
     assert len(await target.read(ThreadKey("s"))) == 497
@@ -181,7 +181,7 @@ async def test_the_file_history_of_agent_framework(tmp_path: Path, target: Store
     assert await texts(target, "plain", "acme") == await texts(target, "A/b", "acme") == CONVERSATION
 
 
-async def test_a_message_that_is_no_json_is_told_exported_and_never_skipped(
+async def test_a_message_that_is_not_json_is_exported_and_reported(
     client: redis_py.Redis, url: str, target: Store, tmp_path: Path
 ) -> None:
     client.rpush("lab11:bad", current("user", "hello"), '{"secret":NaN}', current("user", "bye"))
@@ -196,7 +196,7 @@ async def test_a_message_that_is_no_json_is_told_exported_and_never_skipped(
     assert json.loads(lines[3])["base64"] == "eyJzZWNyZXQiOk5hTn0="
 
 
-async def test_a_message_that_is_no_json_is_left_out_on_request_and_the_others_keep_their_positions(
+async def test_a_skipped_message_leaves_the_positions_of_others(
     client: redis_py.Redis, url: str, target: Store
 ) -> None:
     rows = [current(*each) for each in CONVERSATION]
@@ -220,7 +220,7 @@ async def test_a_message_that_is_no_json_is_left_out_on_request_and_the_others_k
     assert len(again.skipped) == 6
 
 
-async def test_a_conversation_that_was_taken_over_and_went_on_is_ahead(
+async def test_an_adopted_conversation_with_new_messages_is_ahead(
     client: redis_py.Redis, url: str, target: Store
 ) -> None:
     client.rpush("lab11:t", *(current(*each) for each in CONVERSATION))
@@ -243,5 +243,5 @@ async def test_sources_that_are_not_there_are_typed_errors_without_secrets(tmp_p
     (tmp_path / "x.db").write_text("this is no database, but long enough")
     with pytest.raises(ConfigurationError, match="no sessions"):
         await import_threads(target, foreign_source("openai-agents", str(tmp_path / "x.db")))
-    with pytest.raises(ConfigurationError, match="no kind"):
+    with pytest.raises(ConfigurationError, match="Unknown kind"):
         foreign_source("word", "x")

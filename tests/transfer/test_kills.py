@@ -15,6 +15,8 @@ from everthread.transfer import export_threads
 from tests.transfer.conftest import Places
 from tests.transfer.conversations import everything, fill, turn
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SEEDS = [1, 2]
 RUNS = [("sqlite", 1), ("sqlite", 2), ("redis", 1), ("redis", 2), ("postgres", 3), ("objects", 4)]
@@ -50,7 +52,7 @@ async def filled(url: str) -> str:
 
 
 @pytest.mark.parametrize(("place", "seed"), RUNS, indirect=["place"])
-async def test_a_copy_that_is_killed_again_and_again_ends_as_a_clean_one(place: str, tmp_path: Path, seed: int) -> None:
+async def test_a_copy_killed_many_times_equals_a_clean_one(place: str, tmp_path: Path, seed: int) -> None:
     source = await filled(f"sqlite:///{tmp_path}/source.db")
     assert run_until_done("copy", source, place, seed) > 1
     async with open_store(source) as store, open_store(place) as killed:
@@ -58,9 +60,7 @@ async def test_a_copy_that_is_killed_again_and_again_ends_as_a_clean_one(place: 
 
 
 @pytest.mark.parametrize(("place", "seed"), RUNS, indirect=["place"])
-async def test_an_import_that_is_killed_again_and_again_ends_as_a_clean_one(
-    place: str, tmp_path: Path, seed: int
-) -> None:
+async def test_an_import_killed_many_times_equals_a_clean_one(place: str, tmp_path: Path, seed: int) -> None:
     async with open_store("memory:") as store:
         await fill_more(store)
         await export_threads(store, tmp_path / "x")
@@ -70,9 +70,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_as_a_clean_one(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_an_export_that_is_killed_again_and_again_writes_the_same_bytes(
-    places: Places, tmp_path: Path, seed: int
-) -> None:
+async def test_an_export_killed_many_times_writes_the_same_bytes(places: Places, tmp_path: Path, seed: int) -> None:
     source = await filled(places())
     assert run_until_done("export", source, str(tmp_path / "killed"), seed) > 1
     async with open_store(source) as store:
@@ -83,9 +81,7 @@ async def test_an_export_that_is_killed_again_and_again_writes_the_same_bytes(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_a_folder_whose_export_is_killed_again_and_again_ends_as_a_clean_one(
-    places: Places, tmp_path: Path, seed: int
-) -> None:
+async def test_a_folder_export_killed_many_times_equals_a_clean_one(places: Places, tmp_path: Path, seed: int) -> None:
     source = await filled(places())
     assert run_until_done("export into a folder", source, str(tmp_path / "killed"), seed) > 1
     async with open_store(source) as store:

@@ -130,7 +130,7 @@ async def test_sessions_of_openai_agents_0_24_0(tmp_path: Path, target: Store) -
     for name in SESSIONS:
         seen = [view(message) for message in await messages(target, name)]
         assert [each.role for each in seen] == ["user", "assistant", "assistant", "tool", "assistant"]
-        assert [seen[1].text, seen[4].text] == ["I ask the tool.", "It is 22 °C."]
+        assert [seen[1].reasoning, seen[4].text] == ["I ask the tool.", "It is 22 °C."]
         assert (seen[2].calls[0].id, seen[3].results[0].text) == ("call_1", "22 °C")
         thread = await target.get_thread(ThreadKey(name))
         assert thread is not None
@@ -141,10 +141,13 @@ async def test_sessions_of_openai_agents_0_24_0(tmp_path: Path, target: Store) -
 @pytest.mark.filterwarnings("ignore:.*FILE_HISTORY.*")
 @pytest.mark.parametrize("packed", [False, True], ids=["JSON Lines", "MessagePack"])
 async def test_the_file_history_of_the_installed_agent_framework(tmp_path: Path, target: Store, packed: bool) -> None:
-    from agent_framework import Content, FileHistoryProvider
+    import agent_framework
+    from agent_framework import Content
     from agent_framework import Message as Theirs
 
-    provider = FileHistoryProvider(tmp_path, serialization_format="msgpack" if packed else "json")
+    if not hasattr(agent_framework, "FileHistoryProvider"):
+        pytest.skip("this release of Agent Framework has no file history")
+    provider = agent_framework.FileHistoryProvider(tmp_path, serialization_format="msgpack" if packed else "json")
     said = [
         Theirs("user", ["weather in Rome? — é💾"]),
         Theirs("assistant", [Content.from_function_call("call_1", "weather", arguments={"city": "Rome"})]),
@@ -166,7 +169,7 @@ async def test_the_file_history_of_the_installed_agent_framework(tmp_path: Path,
     await is_understood(target, "A|b: é/💾")
 
 
-async def test_a_packed_history_that_is_cut_short_or_damaged_is_told(tmp_path: Path, target: Store) -> None:
+async def test_a_damaged_packed_history_is_reported(tmp_path: Path, target: Store) -> None:
     import msgspec
 
     def record(value: object) -> bytes:

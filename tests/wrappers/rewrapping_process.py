@@ -6,16 +6,21 @@ import asyncio
 import sys
 
 from everthread.engines.sqlite import SqliteStore
-from everthread.wrappers.encrypted import Encrypted
-from everthread.wrappers.rewrapping import rewrap
+from everthread.wrappers.encryption.encrypted import Encrypted
+from everthread.wrappers.encryption.rewrapping import rewrap
 from tests.wrappers.sealed_places import KEYRING
+
+
+def tell() -> None:
+    """A line at the beginning, and one for each thread."""
+    sys.stdout.write("done\n")
+    sys.stdout.flush()
 
 
 async def main(path: str) -> None:
     async with Encrypted(SqliteStore(path), KEYRING, accept_plain=True) as store:
-        sys.stdout.write("begun\n")
-        sys.stdout.flush()
-        await rewrap(store, "acme")
+        tell()
+        await rewrap(store, "acme", advance=lambda threads: tell())
 
 
 if __name__ == "__main__":

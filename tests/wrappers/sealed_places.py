@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from everthread import read_all
 from everthread.contract import Store
+from everthread.readable import read_all_around
 from everthread.testing import CorruptibleHarness
 from everthread.wrappers import ABILITIES, ForwardingStore
-from everthread.wrappers.encrypted import Encrypted, Keyring
-from everthread.wrappers.master_keys import KeySource, MasterKey
+from everthread.wrappers.encryption.encrypted import Encrypted, Keyring
+from everthread.wrappers.encryption.master_keys import KeySource, MasterKey
 from tests.wrappers.harnesses import WrappedHarness
 
 
@@ -46,7 +46,7 @@ class PlainSizes(ForwardingStore):
     async def _resized(self, thread):
         if thread.count == 0:
             return thread
-        size = sum([len(message.payload) async for message in read_all(self._inner, thread.key)])
+        size = sum([len(message.payload) async for message in read_all_around(self._inner, thread.key)])
         return msgspec.structs.replace(thread, size=size)
 
 
@@ -67,3 +67,6 @@ class CorruptibleEncryptedHarness(EncryptedHarness, CorruptibleHarness):
         messages = threads[key].messages
         at = next(i for i, message in enumerate(messages) if message.seq == seq)
         messages[at] = msgspec.structs.replace(messages[at], payload=payload)
+
+    async def corrupt_metadata(self, key) -> None:
+        self.place()._threads[key].metadata = b'{"not": "sealed"}'

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 from everthread import NewMessage, SupportsSearch, ThreadKey
+from everthread.capabilities import capability
 from everthread.engines.memory import MemoryStore
 from everthread.engines.sqlite import SqliteStore
 
-PAGE = Path(__file__).parents[2] / "docs" / "wrappers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "wrappers.md"
 
 
 async def test_the_wrapper_of_ones_own_does_what_the_page_says(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ async def test_the_wrapper_of_ones_own_does_what_the_page_says(tmp_path: Path) -
     assert callable(announcing)
     key = ThreadKey("a")
     async with announcing(SqliteStore(tmp_path / "t.db"), Bus()) as store:
-        assert isinstance(store, SupportsSearch)
+        assert capability(store, SupportsSearch)
         await store.append(key, [NewMessage(b"1")], append_id="1")
     assert told == [(key, 1)]
-    assert not isinstance(announcing(MemoryStore(), Bus()), SupportsSearch)
+    assert capability(announcing(MemoryStore(), Bus()), SupportsSearch) is None

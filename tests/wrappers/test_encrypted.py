@@ -1,4 +1,4 @@
-"""An encrypted store keeps every guarantee, and shows nothing of what was said to whoever has only the store."""
+"""An encrypted store keeps every guarantee, and an attacker who has only the store cannot read its content."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from everthread import (
     ThreadKey,
     open_store,
 )
-from everthread._arguments import KEYS_TENANT
-from everthread.contract import Store
+from everthread._validation import KEYS_TENANT
+from everthread.contract import MAX_METADATA_BYTES, Store
 from everthread.engines.memory import MemoryStore, Threads
 from everthread.engines.sqlite import SqliteStore
 from everthread.testing import (
@@ -37,10 +37,10 @@ from everthread.testing import (
     StoreContractSuite,
     look_alikes,
 )
-from everthread.wrappers.encrypted import Encrypted, Keyring
-from everthread.wrappers.master_keys import MasterKey, new_master_key
+from everthread.wrappers.encryption.encrypted import Encrypted, Keyring
+from everthread.wrappers.encryption.master_keys import MasterKey, new_master_key
+from everthread.wrappers.encryption.sealing import DataKey, Seal
 from everthread.wrappers.redacted import Redacted
-from everthread.wrappers.sealing import DataKey, Seal
 from tests.servers import Server
 from tests.wrappers.harnesses import memory_place, sqlite_places
 from tests.wrappers.sealed_places import (
@@ -56,13 +56,14 @@ PRIVATE = "correct horse battery staple"
 SAID = NewMessage(msgspec.json.encode({"role": "user", "content": PRIVATE}), "chat-completions")
 
 
+@pytest.mark.essential_first
 class TestOverMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return EncryptedHarness(memory_place, lambda store: store)
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestOverSqlite(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -152,7 +153,7 @@ async def test_a_record_opens_in_its_own_thread_only(threads: Threads) -> None:
                 await store.read(other)
 
 
-async def test_a_title_does_not_open_as_metadata_nor_a_document_under_another_name(threads: Threads) -> None:
+async def test_a_sealed_value_opens_in_its_own_place_only(threads: Threads) -> None:
     async with memory(threads) as store:
         await fill(store)
         log = threads[KEY]
@@ -245,7 +246,7 @@ async def test_two_processes_that_meet_a_new_tenant_agree_on_one_key(tmp_path: P
         await store.aclose()
 
 
-async def test_after_a_rotation_new_writes_use_the_new_key_and_old_ones_still_open(threads: Threads) -> None:
+async def test_after_a_rotation_old_messages_still_open(threads: Threads) -> None:
     store, elsewhere = memory(threads), memory(threads)
     await fill(store)
     await check_filled(elsewhere)
@@ -317,7 +318,7 @@ async def test_a_keyring_must_be_one() -> None:
 
 
 async def test_a_redaction_that_would_see_only_what_is_sealed_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="goes around"):
+    with pytest.raises(ConfigurationError, match="Put Redacted around"):
         Encrypted(FaultyStore(Redacted(MemoryStore(), str), []), KEYRING)
     store = Redacted(Encrypted(MemoryStore(), KEYRING), lambda text: text.replace("horse", "***"))
     await fill(store)
@@ -331,7 +332,7 @@ async def test_the_largest_values_fit_when_they_are_sealed(threads: Threads) -> 
     async with memory(threads) as store:
         title = "💾" * 1000
         await store.append(KEY, [NewMessage(b'"' + b"x" * 11_999_998 + b'"')], default_title=title)
-        metadata: dict[str, object] = {"x": "x" * (1024 * 1024 - 8)}
+        metadata: dict[str, object] = {"x": "x" * (MAX_METADATA_BYTES - len('{"x":""}'))}
         assert (await store.update_thread(KEY, metadata=metadata)).metadata == metadata
         thread = await store.get_thread(KEY)
         assert thread is not None

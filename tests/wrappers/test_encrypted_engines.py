@@ -46,14 +46,14 @@ class Sealed(StoreContractSuite, ImportSuite, ScanSuite):
     """All that is asked of an encrypted store on any engine."""
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestPostgres(Sealed):
     @pytest.fixture
     def harness(self, postgres: PostgresServer) -> Harness:
         return EncryptedHarness(lambda: partial(open_store, fresh_url(postgres)), lambda store: store)
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestDirectory(Sealed):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -62,14 +62,14 @@ class TestDirectory(Sealed):
         return EncryptedHarness(lambda: partial(open_store, f"{url}/{next(names)}?sync=false"), lambda store: store)
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestAzureBlob(Sealed):
     @pytest.fixture
     def harness(self, azurite_server: Server) -> Harness:
         return EncryptedHarness(lambda: partial(open_store, azurite_url(azurite_server)), lambda store: store)
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestCosmos(Sealed):
     @pytest.fixture
     def harness(self, emulator: Server) -> Harness:

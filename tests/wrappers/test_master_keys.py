@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from everthread import ConfigurationError
-from everthread.wrappers.master_keys import (
+from everthread.wrappers.encryption.master_keys import (
     MasterKey,
     keys_from_environment,
     keys_from_file,

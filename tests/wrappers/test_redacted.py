@@ -23,13 +23,14 @@ def without_cards(text: str) -> str:
     return CARD.sub("<card>", text)
 
 
+@pytest.mark.essential_first
 class TestOverMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return WrappedHarness(memory_place, lambda store: Redacted(store, lambda text: text))
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestOverSqlite(StoreContractSuite, RewriteSuite, ImportSuite, SearchSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -116,3 +117,57 @@ async def test_a_hook_that_gives_no_text_is_refused(inner: Store) -> None:
     with pytest.raises(ConfigurationError):
         Redacted(inner, "not a function")  # pyright: ignore
     assert await inner.get_thread(KEY) is None
+
+
+ESCAPED = "\\u0034111 1111 1111 1111"
+NUMBER = "4111 1111 1111 1111"
+HIDDEN: dict[str, str] = {
+    "an escaped text": '{"a": "' + ESCAPED + '"}',
+    "escaped twice": json.dumps({"a": json.dumps({"b": NUMBER})}).replace("4", "\\\\u0034"),
+    "arguments": json.dumps({"arguments": '{"card": "' + ESCAPED + '", "n": [1, true]}'}),
+    "a number in arguments": json.dumps({"arguments": '{"card": 4111111111111111}'}),
+    "arguments in arguments": json.dumps({"arguments": json.dumps({"a": '{"card": "' + ESCAPED + '"}'})}),
+    "a name in arguments": json.dumps({"arguments": '{"' + ESCAPED + '": 1}'}),
+    "a JSON text in a text": json.dumps({"result": '"' + ESCAPED + '"'}),
+    "JSON in prose": json.dumps({"text": 'He said: {"card": "' + ESCAPED + '"}.'}),
+    "JSON that was cut off": json.dumps({"arguments": '{"card": "' + ESCAPED}),
+}
+
+
+def fully_decoded(value: object) -> str:
+    """Every text in a value, also within texts that are JSON."""
+    if isinstance(value, str):
+        try:
+            return fully_decoded(json.loads(value))
+        except ValueError:
+            return re.sub(r"\\u[0-9a-f]{4}", lambda found: json.loads(f'"{found[0]}"'), value)
+    if isinstance(value, dict):
+        return " ".join(fully_decoded(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return " ".join(map(fully_decoded, value))
+    return str(value)
+
+
+@pytest.mark.parametrize("place", HIDDEN)
+async def test_escapes_hide_nothing_from_the_hook(store: Store, place: str) -> None:
+    payload = HIDDEN[place].encode()
+    assert CARD.search(fully_decoded(json.loads(payload)))
+    await store.append(KEY, [NewMessage(payload)])
+    kept = json.loads((await store.read(KEY))[0].payload)
+    assert "<card>" in fully_decoded(kept)
+    assert not CARD.search(fully_decoded(kept))
+    if "arguments" in kept and "cut off" not in place:
+        assert isinstance(json.loads(kept["arguments"]), dict)
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\u00e9", "b":  1}', "C:\\\\users\\u0020x", '["\\ud83d"]', "{", '"a'])
+async def test_texts_with_nothing_to_hide_stay_byte_for_byte(store: Store, text: str) -> None:
+    payload = json.dumps({"arguments": text}).encode()
+    await store.append(KEY, [NewMessage(payload)])
+    assert (await store.read(KEY))[0].payload == payload
+
+
+async def test_arguments_stay_json_when_the_hook_breaks_them(inner: Store) -> None:
+    store = Redacted(inner, lambda text: text.replace('"card"', "<gone>"))
+    await store.append(KEY, [NewMessage(json.dumps({"arguments": '{"card": 1}'}).encode())])
+    assert json.loads(json.loads((await store.read(KEY))[0].payload)["arguments"]) == "{<gone>: 1}"

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from everthread import ConflictError, NewMessage, OutcomeUnknownError, ThreadKey, open_store
-from everthread.contract import Store, SupportsRewrite, SupportsSearch
+from everthread.capabilities import SupportsRewrite, SupportsSearch, capability
+from everthread.contract import Store
 from everthread.engines.memory import MemoryStore
 from everthread.engines.sqlite import SqliteStore
 from everthread.model import Rewrite
@@ -63,13 +64,14 @@ def told() -> Told:
     return Told()
 
 
+@pytest.mark.essential_first
 class TestOverMemory(StoreContractSuite, RewriteSuite, ImportSuite):
     @pytest.fixture
     def harness(self) -> Harness:
         return WrappedHarness(memory_place, Told().around)
 
 
-@pytest.mark.campaign
+@pytest.mark.front
 class TestOverSqlite(StoreContractSuite, RewriteSuite, ImportSuite, SearchSuite):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
@@ -175,8 +177,8 @@ async def test_log_lines_have_fields_and_a_level_that_fits(told: Told, caplog: p
 async def test_what_goes_beyond_the_contract_is_traced_too(told: Told, tmp_path: Path) -> None:
     async with told.around(SqliteStore(tmp_path / "t.db")) as store:
         await store.append(KEY, [SAID, SAID])
-        assert isinstance(store, SupportsSearch)
-        assert isinstance(store, SupportsRewrite)
+        assert capability(store, SupportsSearch)
+        assert capability(store, SupportsRewrite)
         assert len(await store.search(KEY.tenant, PRIVATE)) == 2
         assert await store.rewrite(KEY, [Rewrite(0, SAID.payload, b'"other private words"')]) == 1
     spans = {span.name.split()[0]: dict(span.attributes or {}) for span in told.spans}

@@ -1,4 +1,4 @@
-"""Talk to TravelPlanner: for the betas of Agent Framework. REDIS_URL says where the threads are kept."""
+"""Talk to TravelPlanner: for the betas of Agent Framework. REDIS_URL names the store."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from agent_framework import AgentThread, ChatAgent
 from beta.travel_agent import build_agent
 from menu import ask, choose, interactive_demo, main, show
 
-from everthread.adapters.agent_framework import RedisChatMessageStore
+from everthread.adapters.agent_framework_beta import RedisChatMessageStore
 
 
 class TravelChat:
-    """The agent, and the thread that is being talked in."""
+    """The agent and the current thread."""
 
     def __init__(self, agent: ChatAgent) -> None:
         self.agent = agent
@@ -48,7 +48,7 @@ class TravelChat:
 
 
 def create_thread(agent: ChatAgent) -> tuple[AgentThread, RedisChatMessageStore]:
-    """A fresh thread and its store."""
+    """Start a thread with a store of its own."""
     thread = agent.get_new_thread()
     store = thread.message_store
     if not isinstance(store, RedisChatMessageStore):

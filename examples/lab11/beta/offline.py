@@ -1,4 +1,4 @@
-"""A chat client that needs no network: it answers from the messages that the framework hands it."""
+"""A chat client that needs no network: it quotes what the user said earlier in the thread."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 from agent_framework import BaseChatClient, ChatMessage, ChatResponse
 from agent_framework import ChatResponseUpdate as Update
 
-from everthread.cli.offline_memory import answer
-
 
 class OfflineChatClient(BaseChatClient):
-    """Recalls what the user told it in the thread; keeps nothing itself."""
+    """Quotes the user's earlier messages; stores nothing itself."""
 
     async def _inner_get_response(self, *, messages: Any, **options: Any) -> ChatResponse:
         return ChatResponse(messages=[ChatMessage("assistant", text=self._reply(messages))])
@@ -21,4 +19,8 @@ class OfflineChatClient(BaseChatClient):
         yield Update(role="assistant", text=self._reply(messages))
 
     def _reply(self, messages: Any) -> str:
-        return answer([message.text for message in messages if message.role.value == "user"])
+        *earlier, asked = [message.text for message in messages if message.role.value == "user"]
+        if not asked.endswith("?"):
+            return f"Noted: “{asked}”"
+        told = [f"“{text}”" for text in earlier if not text.endswith("?")]
+        return f"You told me: {' '.join(told)}" if told else "You have not told me anything yet."

@@ -8,7 +8,7 @@ from typing import Any
 from agent_framework import ChatAgent
 from beta.offline import OfflineChatClient
 
-from everthread.adapters.agent_framework import RedisChatMessageStore
+from everthread.adapters.agent_framework_beta import RedisChatMessageStore
 
 KEY_PREFIX = "lab11"
 MAX_MESSAGES = 200
@@ -16,7 +16,7 @@ INSTRUCTIONS = "You plan trips. Be concise, and always use the facts that the us
 
 
 def build_agent(redis_url: str) -> ChatAgent:
-    """The agent; each of its threads gets a store of its own, and all stores share one connection."""
+    """Return the agent. Each of its threads gets a store; all stores share one connection."""
 
     def store_factory() -> RedisChatMessageStore:
         return RedisChatMessageStore(redis_url=redis_url, key_prefix=KEY_PREFIX, max_messages=MAX_MESSAGES)
@@ -30,7 +30,7 @@ def build_agent(redis_url: str) -> ChatAgent:
 
 
 def chat_client() -> Any:
-    """Azure OpenAI where it is configured, or else a model that needs no network."""
+    """Return Azure OpenAI if it is configured, or else a model without network."""
     endpoint, deployment = os.environ.get("AOAI_ENDPOINT"), os.environ.get("AOAI_DEPLOYMENT")
     if not endpoint or not deployment:
         return OfflineChatClient()

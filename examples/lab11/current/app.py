@@ -1,4 +1,4 @@
-"""Talk to TravelPlanner: for Agent Framework 1.x. REDIS_URL says where the threads are kept."""
+"""Talk to TravelPlanner: for Agent Framework 1.x. REDIS_URL names the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from everthread.adapters.agent_framework import EverthreadHistoryProvider
 
 
 class TravelChat:
-    """The agent, and the session that is being talked in."""
+    """The agent and the current session."""
 
     def __init__(self, agent: Agent, history: EverthreadHistoryProvider) -> None:
         self.agent, self.history = agent, history

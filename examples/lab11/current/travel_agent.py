@@ -17,19 +17,19 @@ INSTRUCTIONS = "You plan trips. Be concise, and always use the facts that the us
 
 
 def open_threads(redis_url: str) -> Store:
-    """The store of the threads, to be used with ``async with``."""
+    """Return the store of the threads, for ``async with``."""
     return open_store(redis_url, prefix=KEY_PREFIX)
 
 
 def build_agent(store: Store) -> tuple[Agent, EverthreadHistoryProvider]:
-    """The agent, and the provider of its history."""
+    """Return the agent and the provider of its history."""
     history = EverthreadHistoryProvider(store, retention=Retention(max_messages=MAX_MESSAGES))
     agent = Agent(client=chat_client(), name="TravelPlanner", instructions=INSTRUCTIONS, context_providers=[history])
     return agent, history
 
 
 def chat_client() -> Any:
-    """Azure OpenAI where it is configured, or else a model that needs no network."""
+    """Return Azure OpenAI if it is configured, or else a model without network."""
     endpoint, deployment = os.environ.get("AOAI_ENDPOINT"), os.environ.get("AOAI_DEPLOYMENT")
     if not endpoint or not deployment:
         return OfflineModel()

@@ -1,1 +1,1 @@
-"""One framework each, imported only on demand."""
+"""Adapters for agent frameworks, imported on demand."""

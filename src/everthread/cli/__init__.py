@@ -1,4 +1,4 @@
-"""The command line. `main` is the console script; everything else is imported when a command needs it."""
+"""The command line. `main` is the console script; it imports each module when a command needs it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import sys
 
 
 def main() -> None:
-    """Runs ``everthread`` with the process's arguments and exits.
-
-    Without the extra it needs, it says how to install it and exits with 1.
-    """
+    """Run ``everthread`` with the process's arguments and exit; without click, print how to install it."""
     try:
         from everthread.cli.group import everthread
     except ImportError as error:
         if error.name != "click":
             raise
         sys.exit("The command line needs click: pip install 'everthread[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     everthread()

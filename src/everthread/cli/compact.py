@@ -1,15 +1,19 @@
-"""``everthread compact``: joins the small objects of threads, and frees what dropped messages still take up."""
+"""``everthread compact``: join the small objects of threads, and free the space of deleted messages."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import click
-
-from everthread.cli.common import Output, Place, complete_store, counted, json_option, progress, run, store_command
+from everthread.cli.json_output import CompactedThreads
+from everthread.cli.options import json_option, optional_thread_argument, store_command
+from everthread.cli.output import Output
+from everthread.cli.plain import counted
+from everthread.cli.progress import progress
+from everthread.cli.runner import run
 
 if TYPE_CHECKING:
+    from everthread.cli.places import Place
     from everthread.contract import Store
 
 EXAMPLES = """\b
@@ -19,34 +23,31 @@ Examples:
   everthread compact @prod --tenant acme --json
 
 \b
-For object storage and Cosmos DB, which do so by themselves every 64 changes of a
-thread: after much was dropped, or before reading very much. Runs beside readers
-and writers. Stopped at any moment, it is simply run again.
+Object storage and Cosmos DB compact a thread by themselves every 64 changes. Run
+this after many messages were deleted, or before very many are read. It runs
+beside readers and writers. After an interruption, run it again.
 """
 
 
 @store_command(epilog=EXAMPLES)
-@click.argument("thread_id", metavar="[THREAD]", required=False, shell_complete=complete_store)
+@optional_thread_argument
 @json_option
 def compact(*, place: Place, thread_id: str | None, as_json: bool) -> None:
     """Join the small objects of threads in object storage.
 
-    Of one thread, or of all of a tenant.
+    Compacts one thread, or all threads of a tenant.
     """
     done = run(lambda store: _compact(store, place, thread_id), place)
-    Output(as_json=as_json).result(f"Compacted {counted(done, 'thread')}.", {"threads": done})
+    Output(as_json=as_json).result(f"Compacted {counted(done, 'thread')}.", CompactedThreads(threads=done))
 
 
 async def _compact(store: Store, place: Place, thread_id: str | None) -> int:
-    from everthread.compacting import compact_threads, compactable
-    from everthread.errors import ThreadNotFoundError
+    from everthread.listing import existing_thread
+    from everthread.operations.compact import compact_threads, compactable
 
     if thread_id is not None:
-        key = place.key(thread_id)
         able = compactable(store)
-        if await store.get_thread(key) is None:
-            raise ThreadNotFoundError(f"There is no {key}.")
-        await able.compact(key)
+        await able.compact((await existing_thread(store, place.key(thread_id))).key)
         return 1
     done = 0
     async with aclosing(compact_threads(store, place.tenant)) as threads:

@@ -1,15 +1,18 @@
-"""``everthread completion``: the script that makes a shell complete commands, options and named stores."""
+"""``everthread completion``: a script that completes commands, options and named stores in a shell."""
 
 from __future__ import annotations
 
 import click
 
-EXAMPLES = """\b
+from everthread.cli.exit_statuses import EXIT_STATUSES
+
+EXAMPLES = f"""\b
 Examples:
   eval "$(everthread completion bash)"                         in ~/.bashrc
   eval "$(everthread completion zsh)"                          in ~/.zshrc
   everthread completion fish > ~/.config/fish/completions/everthread.fish
-"""
+
+{EXIT_STATUSES}"""
 
 
 @click.command(epilog=EXAMPLES)
@@ -22,6 +25,6 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     if shell == "bash":
-        # Otherwise bash takes @prod for two words, as in an address, and never asks what @pr may become.
+        # Otherwise bash splits @prod into two words, as in an address, and never completes @pr.
         click.echo("COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}")
     click.echo(kind(ctx.find_root().command, {}, "everthread", "_EVERTHREAD_COMPLETE").source())

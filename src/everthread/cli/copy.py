@@ -1,4 +1,4 @@
-"""``everthread copy``: threads from one store into another, whatever their engines."""
+"""``everthread copy``: copy threads from one store into another, of any engines."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import (
-    EXIT_STATUSES,
-    Output,
-    dry_run_option,
-    find_place,
-    json_option,
-    names_option,
-    skip_option,
-    tenant_option,
-)
+from everthread.cli.exit_statuses import EXIT_STATUSES
+from everthread.cli.options import dry_run_option, json_option, names_option, skip_option, tenant_option
+from everthread.cli.output import Output
+from everthread.cli.places import find_place
 
 if TYPE_CHECKING:
     from everthread.contract import Store
@@ -29,11 +23,11 @@ Examples:
   everthread copy @old @new --tenant acme --to-tenant acme-eu
 
 \b
-Both stores may be in use. Positions, turns, times, titles, metadata and documents
-are kept, and what was written is read back and compared. Run it again after it
-was broken off, or to add what the source has gained since: it never changes or
-drops a message of STORE_B. A thread of which STORE_B has another conversation is
-left alone and told (exit status 1).
+Both stores may be in use. The copy has the same positions, turns, times, titles,
+metadata and documents; it is read back and compared. Run the command again after
+an interruption, or to add newer messages: it never changes or deletes a message
+of STORE_B. If a thread of STORE_B has other messages, it is left unchanged and
+reported, and the exit status is 1.
 """
 
 
@@ -42,7 +36,7 @@ left alone and told (exit status 1).
 @click.argument("target", metavar="STORE_B")
 @names_option
 @tenant_option
-@click.option("--to-tenant", metavar="NAME", help="Whose threads they become. Default: the same tenant's.")
+@click.option("--to-tenant", metavar="NAME", help="Tenant in STORE_B. (default: the same tenant)")
 @skip_option
 @dry_run_option
 @json_option
@@ -59,24 +53,24 @@ def copy(
 ) -> None:
     """Copy threads from one store into another.
 
-    STORE_A and STORE_B are each a URL or @NAME.
+    STORE_A and STORE_B are URLs or @NAMEs.
     """
     from everthread.cli.transferring import carry_out
     from everthread.transfer import copy_threads
 
-    places = find_place(source, tenant_option), find_place(target, to_tenant)
-    there = places[1].tenant or (None if to_tenant is None else "")
+    first, second = find_place(source, tenant_option).to_read(), find_place(target, to_tenant).to_begin()
 
-    async def work(first: Store, second: Store, watcher: Watcher) -> Report:
+    async def work(source: Store, target: Store, watcher: Watcher) -> Report:
         return await copy_threads(
-            first,
-            second,
-            tenant=places[0].tenant,
-            to_tenant=there,
+            source,
+            target,
+            tenant=first.tenant,
+            to_tenant=second.tenant or (None if to_tenant is None else ""),
             names=names,
             dry_run=dry_run,
             skip_unreadable=skip_unreadable,
             watcher=watcher,
         )
 
+    places = first, (second.to_read() if dry_run else second)
     carry_out("copied", work, *places, output=Output(as_json=as_json), dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""``everthread doctor``: whether a store is well, and what is wrong in its threads."""
+"""``everthread doctor``: examine a store, and find and repair problems in its threads."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import (
-    EXIT_FAILED,
-    EXIT_UNAVAILABLE,
-    Output,
-    Place,
-    dry_run_option,
-    json_option,
-    store_command,
-    yes_option,
-)
-from everthread.cli.encryption import with_keys
+from everthread.cli.exit_statuses import EXIT_FAILED, EXIT_UNAVAILABLE
+from everthread.cli.json_output import Check
+from everthread.cli.options import dry_run_option, flag_option, json_option, store_command, yes_option
+from everthread.cli.output import Output
+from everthread.cli.runner import open_place, without_secrets
+from everthread.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from everthread.model import Fact
+    from everthread.cli.places import Place
+    from everthread.model import HealthCheck
 
 EXAMPLES = """\b
 Examples:
@@ -31,33 +27,70 @@ Examples:
   everthread doctor --repair --dry-run
   everthread doctor --repair --backup before.jsonl
   everthread doctor --undo before.jsonl
+  everthread doctor sessions.db
+  everthread doctor redis://localhost:6379/0 --as agent-framework-redis --repair --dry-run
 
 \b
-To try writing, a message is appended to a thread of the doctor's own (of --tenant,
-if given), which is deleted at once; --read-only leaves that out. Secrets are never printed.
-Warnings do not change the exit status; with --strict they are failures.
+To test writing, the doctor appends a message to a thread of its own (in --tenant,
+if given) and deletes the thread. Secrets are never printed. Warnings do not
+change the exit status without --strict.
 
 \b
---repair looks through the threads of a tenant for tool results without their call,
-calls without a result, and records that are not JSON, says what it would do, asks,
-and mends them. Each thread is kept in the backup as it was. The status is 1 where
-something is still wrong.
+--repair reads the threads of a tenant and looks for tool results without a call,
+calls without a result, and other messages that a model service refuses. It prints
+the repairs, asks, makes them, and writes the changed messages to a backup first.
+The exit status is 1 if a problem is left.
+
+\b
+Threads that another program stores are examined where they are (--as):
+  redis-lists            lists PREFIX:THREAD: Agent Framework's betas, legacy keys
+  agent-framework-redis  Agent Framework 1.x on Redis, all scopes
+  agent-framework-files  its file history: a folder or a file
+  openai-agents          SQLite sessions of the OpenAI Agents SDK
+  openai-agents-redis    its Redis sessions
+  langchain-redis        LangChain's Redis lists: reported, not repaired
+  langgraph              a SQLite file of LangGraph: reported, not repaired
+Files and folders are recognized by their content.
 """
+KINDS = (
+    "redis-lists",
+    "agent-framework-redis",
+    "agent-framework-files",
+    "openai-agents",
+    "openai-agents-redis",
+    "langchain-redis",
+    "langgraph",
+)
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @store_command(epilog=EXAMPLES)
-@click.option("--read-only", is_flag=True, help="Write nothing.")
-@click.option("--strict", is_flag=True, help="End with status 1 after warnings too.")
-@click.option("--repair", is_flag=True, help="Find and mend what is wrong in threads.")
-@click.option("--backup", type=click.Path(path_type=Path), metavar="FILE", help="What --repair keeps; a new file.")
-@click.option("--undo", type=click.Path(path_type=Path, exists=True), metavar="FILE", help="Take a repair back.")
+@click.argument("source", required=False, metavar="[SOURCE]")
+@click.option("--as", "kind", type=click.Choice(KINDS), help="Program that wrote SOURCE. (default: recognized)")
+@click.option("--prefix", metavar="TEXT", help="With --as: prefix of the keys in Redis. (default: the program's)")
+@flag_option("--stopped", help="No program writes to the store: repair calls of the last turn without waiting an hour.")
+@flag_option("--read-only", help="Examine without writing.")
+@flag_option("--strict", help="End with status 1 after warnings too.")
+@flag_option("--repair", help="Find and repair problems in threads.")
+@click.option(
+    "--backup",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="New file for the backup of --repair. (default: everthread-repair-TIME.jsonl in this folder)",
+)
+@click.option(
+    "--undo", type=click.Path(path_type=Path, exists=True), metavar="FILE", help="Backup whose repair to undo."
+)
 @yes_option
 @dry_run_option
 @json_option
 def doctor(
     *,
     place: Place,
+    source: str | None,
+    kind: str | None,
+    prefix: str | None,
+    stopped: bool,
     read_only: bool,
     strict: bool,
     repair: bool,
@@ -67,59 +100,79 @@ def doctor(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Examine a store, and mend its threads.
+    """Examine a store, and repair its threads.
 
-    It looks at server, encryption, rights, schema, durability, latency and clock.
+    SOURCE is the URL of a store, or a store of another program. Checks the server, encryption, permissions, schema,
+    durability, latency and clock.
     """
+    if repair and undo is not None:
+        raise click.UsageError("Give --repair or --undo, not both.")
+    if backup is not None and not repair:
+        raise click.UsageError("--backup names the file for --repair: give --repair too.")
+    if read_only and (repair or undo is not None) and not dry_run:
+        raise click.UsageError("With --read-only, --repair and --undo need --dry-run: they write.")
     output = Output(as_json=as_json)
+    if source is not None or kind is not None:
+        from everthread.cli.foreign_doctor import find_source, run_doctor
+
+        found = find_source(source if source is not None else place.url, kind, prefix, stopped=stopped)
+        if found is not None:
+            is_well = run_doctor(found, output, repair=repair, backup=backup, undo=undo, yes=yes, dry_run=dry_run)
+            raise click.exceptions.Exit(0 if is_well else EXIT_FAILED)
+        from everthread.cli.places import find_place
+
+        place = find_place(source, click.get_current_context().params["tenant_option"])
+        place = place.to_read() if dry_run else place
     if repair or undo is not None:
-        from everthread.cli import mending
+        from everthread.cli import repairing
 
         is_well = (
-            mending.undo(place, undo, output, yes=yes)
+            repairing.undo(place, undo, output, yes=yes, dry_run=dry_run)
             if undo is not None
-            else (mending.repair(place, backup, output, yes=yes, dry_run=dry_run))
+            else repairing.repair(place, backup, output, yes=yes, dry_run=dry_run, stopped=stopped)
         )
         raise click.exceptions.Exit(0 if is_well else EXIT_FAILED)
     import asyncio
 
-    facts = asyncio.run(_examine(place, output, write=not read_only))
-    if any(fact.name == "connection" and fact.status == "error" for fact in facts):
+    checks = asyncio.run(_examine(place.to_read() if read_only else place, output))
+    if any(check.name == "connection" and check.status == "error" for check in checks):
         raise click.exceptions.Exit(EXIT_UNAVAILABLE)
     bad = {"error", "warning"} if strict else {"error"}
-    if any(fact.status in bad for fact in facts):
+    if any(check.status in bad for check in checks):
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-async def _examine(place: Place, output: Output, *, write: bool) -> list[Fact]:
-    from everthread.doctor import SCRATCH_TENANT, examine
-    from everthread.opening import open_store
+async def _examine(place: Place, output: Output) -> list[HealthCheck]:
+    from everthread.model import HealthCheck
+    from everthread.operations.doctor import SCRATCH_TENANT, examine
 
-    store = open_store(place.url)
-    store = with_keys(store, place.keyring) if place.keyring else store
-    facts: list[Fact] = []
+    checks: list[HealthCheck] = []
     try:
-        async for fact in examine(store, write=write, tenant=place.tenant or SCRATCH_TENANT):
-            facts.append(fact)
-            _show(fact, place, output)
+        store = open_place(place, is_guarded=False)
+    except ConfigurationError as error:
+        checks.append(HealthCheck("opening", str(error), "error"))
+        _show(checks[0], place, output)
+        return checks
+    try:
+        async for check in examine(store, write=not place.read_only, tenant=place.tenant or SCRATCH_TENANT):
+            checks.append(check)
+            _show(check, place, output)
     finally:
         await store.aclose()
-    return facts
+    return checks
 
 
-def _show(fact: Fact, place: Place, output: Output) -> None:
-    from everthread.cli.stores import without_secrets
-
-    value, advice = without_secrets(fact.value, place.url), without_secrets(fact.advice, place.url)
+def _show(check: HealthCheck, place: Place, output: Output) -> None:
+    value, advice = without_secrets(check.value, place.url), without_secrets(check.advice, place.url)
     if output.is_terminal:
         from rich.text import Text
 
-        from everthread.cli.rendering import sanitise
+        from everthread.cli.plain import sanitize
 
-        line = Text(f"{fact.status:<8}", style=_STYLES[fact.status])
-        output.show(line.append(f"{fact.name:<12} {sanitise(value)}", style="not bold default"))
+        line = Text(f"{check.status:<8}", style=_STYLES[check.status])
+        output.show(line.append(f"{check.name:<12} {sanitize(value)}", style="not bold default"))
         if advice:
-            output.show(Text(f"{'':8}{'':12} {sanitise(advice)}", style="dim"))
+            output.show(Text(f"{'':8}{'':12} {sanitize(advice)}", style="dim"))
         return
-    row = {"status": fact.status, "name": fact.name, "value": value, "advice": advice}
-    output.rows(("status", "what", "value", "advice"), [(tuple(row.values()), row)])
+    row = Check(status=check.status, name=check.name, value=value, advice=advice)
+    output.rows(("status", "what", "value", "advice"), [((row.status, row.name, row.value, row.advice), row)])

@@ -1,4 +1,4 @@
-"""``everthread export``: threads into a file, a folder or a pipe."""
+"""``everthread export``: write threads to a file, a folder or a pipe."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from everthread.cli.common import (
-    Output,
-    Place,
-    confirm,
-    dry_run_option,
-    json_option,
-    names_option,
-    store_command,
-    yes_option,
-)
+from everthread.cli.options import dry_run_option, flag_option, json_option, names_option, store_command, yes_option
+from everthread.cli.output import Output
+from everthread.cli.runner import confirm
 
 if TYPE_CHECKING:
+    from everthread.cli.places import Place
     from everthread.contract import Store
     from everthread.transfer import Report, Watcher
 
@@ -30,29 +24,27 @@ Examples:
   everthread export - --threads 'trip-*' | gzip > trips.jsonl.gz
   everthread export backup/ @prod --folder --dry-run
   everthread export trips.html --format html --threads 'trip-*'
-  everthread export tuning.jsonl --format openai
 
 \b
-jsonl keeps everything, and 'everthread import' reads it. markdown and html are
-for people, openai gives the chat format for fine-tuning. A file that is not yet
-complete ends in .part; run a jsonl export that was broken off again and it goes
-on. In a folder, files of threads that did not change are left as they are.
---dry-run reads everything, and says how many threads, messages, bytes and files
-it would be.
+jsonl is lossless, and 'everthread import' reads it. markdown and html are for
+people. An incomplete file ends in .part; run a jsonl export again after an
+interruption, and it continues. In a folder, the files of unchanged threads are
+not written again. --dry-run reads everything, and prints how many threads,
+messages, bytes and files it would write. A record that cannot be read is left
+out and reported, and the exit status is 1.
 """
 
 
-@store_command(epilog=EXAMPLES)
+@store_command(epilog=EXAMPLES, read_only=True)
 @click.argument("path")
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["jsonl", "markdown", "html", "openai"]),
+    type=click.Choice(["jsonl", "markdown", "html"]),
     default="jsonl",
-    show_default=True,
-    help="What to write.",
+    help="Format to write. (default: jsonl)",
 )
-@click.option("--folder", is_flag=True, help="PATH is a folder: one file for each thread.")
+@flag_option("--folder", help="Write a file for each thread into the folder PATH.")
 @names_option
 @dry_run_option
 @yes_option
@@ -74,9 +66,11 @@ def export(
 
     is_beside = path == "-" and not dry_run
     if path == "-" and (folder or (as_json and is_beside)):
-        raise click.UsageError("On standard output there is no folder, and no place for --json.")
+        raise click.UsageError("Standard output takes neither --folder nor --json: name a file.")
+    if path != "-" and not folder and Path(path).is_dir():
+        raise click.UsageError(f"{path} is a folder: give --folder to write a file for each thread into it.")
     if Path(path).exists() and not dry_run and not (folder and format_name == "jsonl"):
-        confirm(f"{path} exists. Replace what it holds?", yes=yes)
+        confirm(f"{path} exists. Replace it?", yes=yes)
 
     async def work(store: Store, watcher: Watcher) -> Report:
         return await export_threads(
@@ -84,7 +78,7 @@ def export(
             sys.stdout.buffer if path == "-" else path,
             tenant=place.tenant,
             names=names,
-            format=cast(Literal["jsonl", "markdown", "html", "openai"], format_name),
+            format=cast(Literal["jsonl", "markdown", "html"], format_name),
             into_folder=folder,
             dry_run=dry_run,
             watcher=watcher,

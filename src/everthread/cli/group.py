@@ -1,7 +1,8 @@
-"""The root command. Each command lives in a module of its own, which is imported only when it is asked for."""
+"""The root command. Each command is in a module of its name, which is imported when it is needed."""
 
 from __future__ import annotations
 
+import keyword
 import os
 import sys
 from collections.abc import Generator
@@ -12,61 +13,56 @@ from typing import Any, TextIO
 import click
 
 from everthread import __version__
+from everthread.cli.exit_statuses import (
+    EXIT_INTERRUPTED,
+    EXIT_PIPE_CLOSED,
+    EXIT_STATUSES,
+    CommandFailed,
+    exit_status,
+)
+from everthread.cli.options import SuggestingGroup
+from everthread.cli.plain import in_one_line
 from everthread.errors import EverthreadError
 
-EXIT_PIPE_CLOSED = 141
-"""What a shell reports of a program that SIGPIPE ended, as it ends most others."""
+TRACEBACK = "EVERTHREAD_TRACEBACK"
+"""The environment variable that makes unexpected errors show their traceback."""
 
-COMMANDS = {
-    "chat": "everthread.cli.chat",
-    "compact": "everthread.cli.compact",
-    "copy": "everthread.cli.copy",
-    "export": "everthread.cli.export",
-    "import": "everthread.cli.import_:import_",
-    "completion": "everthread.cli.completion",
-    "config": "everthread.cli.config",
-    "prune": "everthread.cli.prune",
-    "summarize": "everthread.cli.summarize",
-    "undo": "everthread.cli.undo",
-    "fork": "everthread.cli.fork",
-    "delete": "everthread.cli.delete",
-    "delete-tenant": "everthread.cli.delete_tenant",
-    "doctor": "everthread.cli.doctor",
-    "tag": "everthread.cli.tag",
-    "rename": "everthread.cli.rename",
-    "retention": "everthread.cli.retention",
-    "rewrap": "everthread.cli.rewrap",
-    "new-key": "everthread.cli.new_key",
-    "search": "everthread.cli.search",
-    "show": "everthread.cli.show",
-    "threads": "everthread.cli.threads",
-    "usage": "everthread.cli.usage",
+SECTIONS = {
+    "Talk": ("chat",),
+    "Look": ("threads", "show", "search", "tenants", "usage", "mcp"),
+    "Manage": ("rename", "tag", "retention", "fork", "undo", "delete"),
+    "Move": ("copy", "export", "import"),
+    "Maintain": ("prune", "summarize", "compact", "doctor", "config", "completion"),
+    "Security": ("new-key", "rewrap", "delete-tenant"),
 }
-"""Each command's name and the module that holds it, as an object of the command's name (``-`` as ``_``),
-or of the name that follows a colon.
+"""The commands, as ``--help`` groups them. It loads all their modules, so these import nothing heavy at the top."""
 
-Such a module imports nothing heavy at its top, since ``--help`` loads them all.
-"""
+COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are found in `COMMANDS`; errors that users can mend end as one line, not a traceback."""
+class EverthreadGroup(SuggestingGroup):
+    """A group that imports its commands when they are needed, and ends expected errors as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = COMMANDS.get(cmd_name)
-        if place is None:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, name = place.partition(":")
-        return getattr(import_module(module), name or cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_") + ("_" if keyword.iskeyword(cmd_name) else "")
+        return getattr(import_module(f"everthread.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, COMMANDS))
+        for section, names in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name.ljust(width), self._summary(ctx, name)) for name in names])
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             return super().main(*args, **options)
         except BrokenPipeError:
-            # Not even what is wrong could be said.
+            # Not even the error could be printed.
             sys.exit(_pipe_closed().exit_code)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
@@ -78,57 +74,93 @@ class LazyGroup(click.Group):
         with _failures_in_one_line():
             return super().invoke(ctx)
 
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        assert command is not None, name
+        return command.get_short_help_str(limit=200)
+
 
 @contextmanager
 def _failures_in_one_line() -> Generator[None]:
     try:
         yield
         _flush(sys.stdout)
+    except click.ClickException as error:
+        # pyright takes an attribute that click declares as final.
+        error.message = in_one_line(error.message)  # pyright: ignore[reportAttributeAccessIssue]
+        raise
     except EverthreadError as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            # Such as a full disk behind ``>``. What could not be written is still in the buffer.
-            _discard(sys.stdout)
-            raise click.ClickException(f"{error.strerror or type(error).__name__}.") from error
+        raise CommandFailed(in_one_line(str(error)), exit_status(error)) from error
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    except click.Abort as error:
+        # Ctrl-C at a question; an answer of "no" has no such context.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        raise
+    except BrokenPipeError:
         raise _pipe_closed() from None
-    except SystemExit as end:
-        # Rich ends the program itself, with a status that would say that it failed.
+    except OSError as error:
+        # Such as a full disk behind ``>``. The rest of the output is still in the buffer.
+        _discard(sys.stdout)
+        raise click.ClickException(in_one_line(_of_file(error))) from error
+    except (click.exceptions.Exit, SystemExit) as end:
+        # Rich ends the program itself, with a status that means failure.
         if isinstance(end.__context__, BrokenPipeError):
             raise _pipe_closed() from None
         raise
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        raise click.ClickException(_unexpected(error)) from error
+
+
+def _of_file(error: OSError) -> str:
+    named = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{named}{error.strerror or type(error).__name__}."
+
+
+def _unexpected(error: Exception) -> str:
+    """Return a message without the error's text, which may quote a conversation."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({trace.tb_frame.f_globals.get('__name__', '')}, line {trace.tb_lineno})"
+    return f"Unexpected {type(error).__name__}{place}: a defect of everthread. {TRACEBACK}=1 shows the traceback."
 
 
 def _flush(stream: TextIO | None) -> None:
-    # Python gives a program whose output was closed before its start (``>&-``) no stream at all.
+    # Python gives a program without standard output (``>&-``) no stream.
     if stream is not None:
         stream.flush()
 
 
 def _pipe_closed() -> click.exceptions.Exit:
-    """Who reads the output (``head``, ``less``) has seen enough: the end without a word, as of other tools."""
+    """Return a silent end, as of other tools: the reader of the output (``head``, ``less``) ended first."""
     for stream in (sys.stdout, sys.stderr):
         _discard(stream)
     return click.exceptions.Exit(EXIT_PIPE_CLOSED)
 
 
 def _discard(stream: TextIO) -> None:
-    """Lets the interpreter, which flushes at its end, do so without another failure."""
+    """Redirect a stream to nowhere, so that the interpreter's last flush does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=EverthreadGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""\b
+    epilog=f"""\b
 Examples:
   everthread chat                                   on a SQLite file in your data folder
   everthread chat --store redis://localhost:6379/0
   everthread threads @prod                          a store named with everthread config
-  everthread chat --help""",
+  everthread chat --help
+
+{EXIT_STATUSES}""",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="everthread")
 def everthread() -> None:
-    """Conversations of AI agents that outlive the process."""
+    """Store and manage the conversations of AI agents."""

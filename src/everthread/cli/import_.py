@@ -1,4 +1,4 @@
-"""``everthread import``: threads from a file or folder, and from what other programs wrote."""
+"""``everthread import``: read threads from a file or folder, or from the data of another program."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import Output, Place, dry_run_option, json_option, skip_option, store_command
+from everthread.cli.options import dry_run_option, json_option, skip_option, store_command
+from everthread.cli.output import Output
 
 if TYPE_CHECKING:
+    from everthread.cli.places import Place
     from everthread.contract import Store
     from everthread.transfer import Report, Source, Watcher
 
@@ -20,31 +22,44 @@ Examples:
   everthread import redis://localhost:6379/0 --from agent-framework-redis
   everthread import ~/history --from agent-framework-files --tenant acme
   everthread import sessions.db --from openai-agents
+  everthread import thread.json
 
 \b
-Other sources than exports (--from):
-  redis-lists            lists PREFIX:THREAD of plain JSON: Agent Framework's
-                         betas, and its 1.x with legacy keys
-  agent-framework-redis  Agent Framework 1.x on Redis with scoped keys (v2)
-  agent-framework-files  its file history: a folder of JSON Lines or MessagePack
-  openai-agents          the SQLite file of the OpenAI Agents SDK's sessions
-  langchain-redis        LangChain's plain Redis lists
+Sources besides exports (--from):
+  redis-lists              lists PREFIX:THREAD of plain JSON: Agent Framework's
+                           betas, and its 1.x with legacy keys
+  agent-framework-redis    Agent Framework 1.x on Redis with scoped keys (v2)
+  agent-framework-threads  threads of its betas, saved as JSON with
+                           thread.serialize(): a file or a folder of *.json
+  agent-framework-files    its file history: a folder of JSON Lines or MessagePack
+  openai-agents            the SQLite file of the OpenAI Agents SDK's sessions
+  langchain-redis          LangChain's plain Redis lists
 
 \b
-A file is checked to its end before anything is written. What is there already is
-compared and skipped, so an import can be run again. Without --tenant, threads go
-to the tenant that they were exported from; with --tenant "" to the default one.
---skip-unreadable goes on past records that are no JSON, and threads of exports
-that are damaged; each is told, and the exit status is 1.
+Without --from, exports, saved threads (JSON) and SQLite files are recognized by
+their content. An export is checked to its end before anything is written. Messages
+that the store already has are compared and skipped, so an import can be repeated.
+Without --tenant, threads go to the tenant that they were exported from; with
+--tenant "" to the default tenant. --skip-unreadable skips records that are not JSON
+and damaged threads of exports; each is reported, and the exit status is 1.
 """
-KINDS = ("redis-lists", "agent-framework-redis", "agent-framework-files", "openai-agents", "langchain-redis")
+KINDS = (
+    "redis-lists",
+    "agent-framework-redis",
+    "agent-framework-threads",
+    "agent-framework-files",
+    "openai-agents",
+    "langchain-redis",
+)
+OF_AGENT_FRAMEWORK = ("redis-lists", "agent-framework-redis", "agent-framework-threads", "agent-framework-files")
+"""Kinds of sessions that `EverthreadHistoryProvider` continues."""
 
 
-@store_command("import", epilog=EXAMPLES)
+@store_command("import", epilog=EXAMPLES, may_create=True)
 @click.argument("source")
-@click.option("--from", "kind", type=click.Choice(KINDS), help="SOURCE is what another program wrote.")
-@click.option("--prefix", metavar="TEXT", help="What keys in Redis begin with. Default: that program's default.")
-@click.option("--scope", metavar="TENANT|APPLICATION|AGENT", help="Which scoped keys, where there are several scopes.")
+@click.option("--from", "kind", type=click.Choice(KINDS), help="Program that wrote SOURCE. (default: everthread)")
+@click.option("--prefix", metavar="TEXT", help="Prefix of the keys in Redis. (default: the program's)")
+@click.option("--scope", metavar="TENANT|APPLICATION|AGENT", help="Scope to import. (default: the only one)")
 @skip_option
 @dry_run_option
 @json_option
@@ -59,7 +74,7 @@ def import_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put the threads of SOURCE into the store.
+    """Import threads into the store, which is created if it does not exist.
 
     SOURCE is a file, a folder or a Redis URL.
     """
@@ -71,18 +86,25 @@ def import_(
 
     is_tenant_given = bool(place.tenant) or click.get_current_context().params["tenant_option"] is not None
 
+    calls: list[str] = []
+
     async def work(store: Store, watcher: Watcher) -> Report:
         from everthread.transfer import import_threads
         from everthread.transfer.foreign import foreign_source
+        from everthread.transfer.foreign.continuing import Providers
 
+        providers = Providers(watcher)
         found: str | Source = source if kind is None else foreign_source(kind, source, prefix=prefix, scope=scope)
-        return await import_threads(
+        report = await import_threads(
             store,
             found,
             tenant=place.tenant if is_tenant_given else None,
             dry_run=dry_run,
             skip_unreadable=skip_unreadable,
-            watcher=watcher,
+            watcher=providers,
         )
+        if kind in OF_AGENT_FRAMEWORK:
+            calls.extend(f"continue with: {call}" for call in providers.calls(store.location))
+        return report
 
-    carry_out("imported", work, place, output=Output(as_json=as_json), dry_run=dry_run)
+    carry_out("imported", work, place, output=Output(as_json=as_json), dry_run=dry_run, notes=lambda: calls)

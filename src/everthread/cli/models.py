@@ -1,12 +1,13 @@
-"""Which model the interactive client talks to: Azure OpenAI, OpenAI or a compatible server, or our offline one."""
+"""The model that `chat` and `summarize` use: Azure OpenAI, OpenAI or a compatible server, or our offline one."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from everthread.errors import ConfigurationError
-from everthread.settings import mask_url
+from everthread.messages.codec import shorten
+from everthread.urls import mask_url
 
 if TYPE_CHECKING:
     from agent_framework import BaseChatClient
@@ -14,39 +15,59 @@ if TYPE_CHECKING:
 
 OFFLINE = "offline"
 DEFAULT_OPENAI_MODEL = "gpt-4o-mini"
+LONGEST_REASON = 400
 SHORTEST_SECRET = 6
-"""Shorter keys are placeholders for local servers; blotting them out would only spoil messages."""
+"""Shorter keys are placeholders for local servers: replacing them would only spoil messages."""
+
+
+_SIGNING_IN = ("AuthenticationError", "CredentialUnavailableError", "PermissionDeniedError")
+_UNREACHABLE = ("APIConnectionError", "APITimeoutError", "ConnectError", "ConnectTimeout", "ServiceRequestError")
+
+
+class Settings(NamedTuple):
+    """The settings that name a model's key, its name and its address."""
+
+    key: str
+    name: str
+    address: str
+
+
+OPENAI_SETTINGS = Settings("OPENAI_API_KEY", "--model or OPENAI_MODEL", "OPENAI_BASE_URL")
+AZURE_SETTINGS = Settings("AOAI_API_KEY, or sign in with az login", "AOAI_DEPLOYMENT", "AOAI_ENDPOINT")
 
 
 class Model(NamedTuple):
-    """A chat client, what to call it, and how to close it."""
+    """A chat client, its description, the function that closes it, its secrets, and its settings."""
 
     client: BaseChatClient[Any]
     description: str
     close: Callable[[], Awaitable[None]]
     secrets: tuple[str, ...] = ()
+    settings: Settings = OPENAI_SETTINGS
 
     def without_secrets(self, text: str) -> str:
-        """The text with the model's keys replaced."""
+        """Return the text with the model's keys replaced."""
         for secret in self.secrets:
             text = text.replace(secret, "***") if len(secret) >= SHORTEST_SECRET else text
         return text
 
-    def failure(self, error: Exception) -> str:
-        """What to tell of a failure of the model."""
-        return f"The model did not answer. {self.without_secrets(str(error))}"
+    def failure(self, error: BaseException) -> str:
+        """Return the failure and its remedy, without the model's keys."""
+        # Some services answer with a whole page.
+        why = shorten(self.without_secrets(_explain(error, self.settings)), LONGEST_REASON)
+        return f"The model did not answer. {why}"
 
 
 def choose_model(option: str | None, environ: Mapping[str, str], *, pace: float = 0.0) -> Model:
-    """The model that the options and the environment name.
+    """Return the model that ``--model`` and the environment name.
 
     Args:
-        option: ``--model``.
-        environ: The process's environment; an empty value counts as unset.
+        option: The value of ``--model``.
+        environ: The environment; an empty value counts as unset.
         pace: Seconds between two words of the offline model.
 
     Raises:
-        ConfigurationError: Half of a pair is set, or ``option`` names a model and nothing says where it runs.
+        ConfigurationError: Half of a pair is set, or ``option`` names a model without a server.
     """
     endpoint, deployment = environ.get("AOAI_ENDPOINT"), environ.get("AOAI_DEPLOYMENT")
     if option == OFFLINE:
@@ -60,24 +81,20 @@ def choose_model(option: str | None, environ: Mapping[str, str], *, pace: float 
         raise ConfigurationError(f"Azure OpenAI needs AOAI_ENDPOINT and AOAI_DEPLOYMENT; {missing} is not set.")
     if option:
         raise ConfigurationError(
-            f"Where does the model {option!r} run? Set OPENAI_API_KEY or OPENAI_BASE_URL, or AOAI_ENDPOINT; "
+            f"No server is set for the model {option!r}: set OPENAI_API_KEY or OPENAI_BASE_URL, or AOAI_ENDPOINT; "
             "or use --model offline."
         )
     return _offline(pace)
 
 
-def summarising_model(option: str | None, environ: Mapping[str, str]) -> Model:
-    """As `choose_model`, but one that can write a summary: not the offline one.
-
-    Raises:
-        ConfigurationError: No such model is named.
-    """
+def summarizing_model(option: str | None, environ: Mapping[str, str]) -> Model:
+    """Return the model as `choose_model` does, or raise `ConfigurationError` for the offline one."""
     from everthread.cli.offline_model import OfflineModel
 
     model = choose_model(option, environ)
     if isinstance(model.client, OfflineModel):
         raise ConfigurationError(
-            "A summary needs a model that can write one: set OPENAI_API_KEY or OPENAI_BASE_URL, or AOAI_ENDPOINT and "
+            "The offline model cannot write summaries: set OPENAI_API_KEY or OPENAI_BASE_URL, or AOAI_ENDPOINT and "
             "AOAI_DEPLOYMENT."
         )
     return model
@@ -89,7 +106,7 @@ def _offline(pace: float) -> Model:
     async def nothing() -> None:
         pass
 
-    return Model(OfflineModel(pace=pace), "offline model (no key is set; it only recalls what you tell it)", nothing)
+    return Model(OfflineModel(pace=pace), "offline model (no key is set; it only quotes this conversation)", nothing)
 
 
 def _openai(option: str | None, environ: Mapping[str, str]) -> Model:
@@ -97,7 +114,7 @@ def _openai(option: str | None, environ: Mapping[str, str]) -> Model:
 
     name = option or environ.get("OPENAI_MODEL") or DEFAULT_OPENAI_MODEL
     base_url = environ.get("OPENAI_BASE_URL") or None
-    # Local servers want no key, but the client wants one.
+    # Local servers need no key, but the client does.
     key = environ.get("OPENAI_API_KEY") or "unused"
     client = OpenAIChatCompletionClient(name, api_key=key, base_url=base_url)
     return Model(
@@ -117,7 +134,11 @@ def _azure(endpoint: str, deployment: str, environ: Mapping[str, str]) -> Model:
         api_version=environ.get("AOAI_API_VERSION") or None,
     )
     return Model(
-        client, f"{deployment} (Azure OpenAI at {mask_url(endpoint)})", _closing(client), (key,) if key else ()
+        client,
+        f"{deployment} (Azure OpenAI at {mask_url(endpoint)})",
+        _closing(client),
+        (key,) if key else (),
+        AZURE_SETTINGS,
     )
 
 
@@ -133,3 +154,36 @@ def _closing(client: OpenAIChatCompletionClient[Any]) -> Callable[[], Awaitable[
         await client.client.close()
 
     return close
+
+
+def _explain(error: BaseException, settings: Settings) -> str:
+    """Return one or two sentences about a model's failure."""
+    # Libraries of models have exceptions of their own, and frameworks wrap them: so the HTTP status and the class names
+    # in the chain of causes decide.
+    chain = list(_causes(error))
+    status = next((found for each in chain if (found := _status(each)) is not None), None)
+    names = {type(each).__name__ for each in chain}
+    if status in {401, 403} or any(name.endswith(_SIGNING_IN) for name in names):
+        return f"It rejected the key or the sign-in. Check {settings.key}."
+    if status == 404:
+        return f"There is no such model or deployment at this address. Check {settings.name} and {settings.address}."
+    if status == 429:
+        return "There are too many requests, or the quota is used up. Wait a moment and try again."
+    if status is not None and status >= 500:
+        return f"The server failed with status {status}. Try again in a moment."
+    if names.intersection(_UNREACHABLE):
+        return f"It cannot be reached. Check the network and {settings.address}."
+    return str(error) or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else None

@@ -1,10 +1,10 @@
-"""The user's named stores: a TOML file in which secrets stand by reference only.
+"""The user's named stores: a TOML file that refers to secrets and contains none.
 
     [stores.prod]
     url = "rediss://app@cache.example:6380/0"
     password_env = "PROD_REDIS_PASSWORD"      # or password_command = ["pass", "show", "redis"]
     tenant = "acme"
-    max_messages = 500                        # what is kept: see docs/operating.md
+    max_messages = 500
     expire_after = "90d"
 
 The whole URL can be a reference too: ``url_env`` or ``url_command``. Nothing heavy is imported at the
@@ -20,35 +20,36 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
+from everthread._url_options import engine_options
 from everthread.cli.durations import duration_of
-from everthread.cli.encryption import check_keyring
+from everthread.cli.keyrings import check_keyring
 from everthread.errors import ConfigurationError
 from everthread.model import Retention, check_identifier
-from everthread.settings import engine_options, mask_url, scheme_of
+from everthread.urls import check_url, mask_url, parts_of, scheme_of
 
 COMMAND_SECONDS = 60.0
-"""How long a command that prints a secret may take: it may ask the user to unlock something."""
+"""The limit for a command that prints a secret: it may ask the user to unlock something."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How one store is reached.
+    """How to reach one store.
 
     Attributes:
-        url: Without a password.
+        url: The URL without a password.
         url_env: The environment variable that holds the whole URL, instead of ``url``.
         url_command: The command that prints the whole URL, instead of ``url``.
-        password_env: The environment variable that holds the URL's password.
-        password_command: The command that prints it. It is run without a shell.
-        tenant: Whose threads, unless a command says otherwise.
-        keyring: Where the keys of an encrypted store are: ``file:PATH`` or ``env:NAME``.
-        max_messages: How many of its newest messages a thread keeps that has no retention of its own.
-        expire_after: After how long without activity such a thread is forgotten: ``90d``.
+        password_env: The environment variable that holds the password.
+        password_command: The command that prints the password. It runs without a shell.
+        tenant: The tenant to operate on without ``--tenant``.
+        keyring: ``file:PATH`` or ``env:NAME`` of the keys of an encrypted store.
+        max_messages: The newest messages that a thread without its own retention keeps.
+        expire_after: The time without activity after which such a thread is deleted: ``90d``.
     """
 
     url: str = ""
@@ -63,11 +64,7 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     @property
     def retention(self) -> Retention:
-        """What is kept.
-
-        Raises:
-            ConfigurationError: A limit is wrong.
-        """
+        """The limits as a retention; `ConfigurationError` if one is wrong."""
         try:
             expire_after = duration_of(self.expire_after) if self.expire_after else None
         except ValueError as error:
@@ -75,10 +72,10 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         return Retention(self.max_messages, expire_after)
 
     def check(self) -> None:
-        """Refuses what cannot be meant, and secrets in plain text.
+        """Refuse contradictory settings, and secrets in plain text.
 
         Raises:
-            ConfigurationError: Says what is wrong, without the secret.
+            ConfigurationError: Without the secret.
         """
         if sum(map(bool, (self.url, self.url_env, self.url_command))) != 1:
             raise ConfigurationError("A named store needs exactly one of url, url_env and url_command.")
@@ -93,12 +90,12 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             engine_options(with_retention(self.url, retention), {})
             if mask_url(self.url) != self.url:
                 raise ConfigurationError(
-                    "The URL holds a password or key, and the configuration keeps none: leave it out and give "
+                    "The URL contains a password or key, and the configuration stores none: remove it and give "
                     "--password-env or --password-command, or --url-env for the whole URL."
                 )
 
     def full_url(self, environ: Mapping[str, str]) -> str:
-        """The URL with its secret, fetched now, and with the retention as its options.
+        """Fetch the secret, and return the URL with it and with the retention as options.
 
         Raises:
             ConfigurationError: The variable is not set, or the command fails.
@@ -110,24 +107,24 @@ class NamedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class NamedStores(msgspec.Struct, forbid_unknown_fields=True):
-    """What the configuration file says."""
+    """The content of the configuration file."""
 
     stores: dict[str, NamedStore] = {}
 
     def get(self, name: str) -> NamedStore:
-        """The store of that name.
+        """Return the store of that name.
 
         Raises:
-            ConfigurationError: There is none; says which there are.
+            ConfigurationError: There is none. The message lists the names.
         """
         if name in self.stores:
             return self.stores[name]
         known = ", ".join(f"@{known}" for known in sorted(self.stores)) or "none yet: see everthread config add --help"
-        raise ConfigurationError(f"There is no store @{name} in the configuration; there are: {known}.")
+        raise ConfigurationError(f"There is no store @{name} in the configuration. Its stores: {known}.")
 
 
 def config_path() -> Path:
-    """Where the configuration is: ``EVERTHREAD_CONFIG``, or ``config.toml`` in the user's configuration folder."""
+    """Return ``EVERTHREAD_CONFIG``, or the path of ``config.toml`` in the user's configuration folder."""
     given = os.environ.get("EVERTHREAD_CONFIG")
     if given:
         return Path(given)
@@ -138,10 +135,10 @@ def config_path() -> Path:
 
 
 def load(path: Path | None = None) -> NamedStores:
-    """The configuration; empty if there is no file.
+    """Read the configuration; without a file it is empty.
 
     Raises:
-        ConfigurationError: The file is not as it should be; says where.
+        ConfigurationError: The file cannot be read, or its content is wrong.
     """
     path = path or config_path()
     try:
@@ -149,7 +146,7 @@ def load(path: Path | None = None) -> NamedStores:
     except FileNotFoundError:
         return NamedStores()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The configuration {path} cannot be read: {type(error).__name__}.") from None
+        raise ConfigurationError(f"Cannot read the configuration {path}: {type(error).__name__}.") from None
     import tomllib
 
     try:
@@ -162,7 +159,7 @@ def load(path: Path | None = None) -> NamedStores:
 
 
 def with_retention(url: str, retention: Retention) -> str:
-    """The URL with the limits of a retention as options that every engine knows."""
+    """Return the URL with a retention as options that every engine knows."""
     expire = retention.expire_after
     limits = {
         "max_messages": retention.max_messages,
@@ -173,20 +170,16 @@ def with_retention(url: str, retention: Retention) -> str:
 
 
 def check_name(name: str) -> str:
-    """A name that can follow ``@`` and stand in TOML without quotes.
-
-    Raises:
-        ConfigurationError: It cannot.
-    """
+    """Return the name if it can follow ``@`` and needs no quotes in TOML; else raise `ConfigurationError`."""
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
-            "A store's name consists of letters, digits, - and _, and begins with none of the two."
+            "A store's name consists of letters, digits, - and _, and begins with a letter or digit."
         )
     return name
 
 
 def save(found: NamedStores, path: Path | None = None) -> None:
-    """Writes the configuration, readable by its owner alone; the old or the new one is there at any moment."""
+    """Write the configuration for its owner alone, in one step: the file is the old or the new one at any moment."""
     path = path or config_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".config-")
@@ -200,9 +193,9 @@ def save(found: NamedStores, path: Path | None = None) -> None:
 
 
 def as_toml(found: NamedStores) -> str:
-    """The configuration as the file's text."""
+    """Return the configuration as text of the file."""
     # JSON's strings and arrays of strings are TOML's too, once DEL is escaped.
-    lines = ["# Named stores of everthread. Secrets stand here by reference only.\n"]
+    lines = ["# Named stores of everthread. This file refers to secrets and must not contain any.\n"]
     for name, store in sorted(found.stores.items()):
         values: dict[str, object] = msgspec.to_builtins(store)
         fields = (f"{field} = {json.dumps(value, ensure_ascii=False)}\n" for field, value in values.items())
@@ -231,10 +224,8 @@ def _secret(what: str, variable: str, command: tuple[str, ...], environ: Mapping
 
 
 def _with_password(url: str, password: str) -> str:
-    scheme, _, rest = url.partition("://")
-    parts = urlsplit(url)
-    if not parts.netloc or parts.password is not None:
-        raise ConfigurationError("A password can only be put into a URL that names a host and has no password yet.")
-    user, at, _ = parts.netloc.rpartition("@")
-    place = rest[len(user) + len(at) :]
-    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
+    parts = parts_of(check_url(url))
+    if not (parts.hosts or parts.user) or parts.password is not None:
+        raise ConfigurationError("A password can be inserted only into a URL that names a host and has no password.")
+    place = parts.hosts + parts.path + parts.query
+    return f"{parts.scheme}://{parts.user or ''}:{quote(password, safe='')}@{place}"

@@ -1,6 +1,6 @@
-"""Threads and messages as text for people. No I/O: everything here takes values and returns lines.
+"""Threads and messages as text for people. No I/O.
 
-What is stored is not trusted: control characters in it never reach the terminal as such.
+Stored text is not trusted: its control characters are made visible.
 """
 
 from __future__ import annotations
@@ -12,43 +12,33 @@ from datetime import datetime, timedelta
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
-from everthread import codec
 from everthread.cli.durations import in_words
-from everthread.codec import Media, View
+from everthread.cli.plain import counted, sanitize
 from everthread.errors import CorruptRecordError
+from everthread.messages import codec
+from everthread.messages.codec import Media, View
 from everthread.model import Message, Thread
 
 MENU = (
     ("1", "send a message"),
     ("2", "show this thread's history"),
-    ("3", "load a saved thread and go on"),
-    ("4", "start a fresh thread"),
+    ("3", "load a saved thread"),
+    ("4", "start a new thread"),
     ("0", "exit"),
 )
-REMINDER = "1 send · 2 history · 3 load · 4 fresh · 0 exit"
+REMINDER = "1 send · 2 history · 3 load · 4 new · 0 exit"
 SHORT_REMINDER = "1 send 2 history 3 load 4 new 0 exit"
 INDENT = "  "
 LONGEST_TOOL_TEXT = 400
-"""Tool calls and results are shortened to so many characters in a transcript; texts never are."""
+"""The characters shown of a tool call or result; texts are never shortened."""
 
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "tool": "bold yellow", "system": "bold magenta"}
-_CONTROLS = (
-    {code: 0x2400 + code for code in range(0x20)}
-    | {0x7F: 0x2421}
-    | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
-)
-del _CONTROLS[0x09], _CONTROLS[0x0A]
 _WORDS = re.compile(r"\n|[^\S\n]+|\S+")
 
 
-def sanitise(text: str) -> str:
-    """The text with every control character but tab and newline made visible, so that a terminal obeys none."""
-    return text.replace("\r\n", "\n").translate(_CONTROLS)
-
-
 def one_line(text: str, longest: int) -> str:
-    """One sanitised line of at most ``longest`` characters."""
-    return codec.shorten(sanitise(text), longest)
+    """Return the text as one sanitized line of at most ``longest`` characters."""
+    return codec.shorten(sanitize(text), longest)
 
 
 class WordWrap:
@@ -56,8 +46,8 @@ class WordWrap:
 
     Args:
         width: Columns of the terminal; ``None`` breaks nothing.
-        indent: Stands before every line.
-        column: Columns that are already taken in the first line.
+        indent: Text before every line.
+        column: Columns already used in the first line.
     """
 
     def __init__(self, width: int | None, indent: str = "", column: int = 0) -> None:
@@ -67,7 +57,7 @@ class WordWrap:
         self._gap = self._word = ""
 
     def feed(self, piece: str) -> str:
-        """What can be printed now; an unfinished word waits for its end."""
+        """Return the text that can be printed; an unfinished word waits."""
         done: list[str] = []
         for part in _WORDS.findall(piece):
             if not part.isspace():
@@ -82,7 +72,7 @@ class WordWrap:
         return "".join(done)
 
     def end(self) -> str:
-        """The word that still waits."""
+        """Return the word that waits."""
         if not self._word:
             return ""
         word, gap, self._word, self._gap = self._word, self._gap, "", ""
@@ -103,7 +93,7 @@ class WordWrap:
 
 
 def wrapped(text: str, width: int | None, indent: str = "") -> str:
-    """The whole text, broken into lines that fit."""
+    """Return the text, broken into lines that fit."""
     wrap = WordWrap(width, indent)
     return wrap.feed(text) + wrap.end()
 
@@ -112,7 +102,7 @@ def wrapped(text: str, width: int | None, indent: str = "") -> str:
 
 
 def transcript(messages: Iterable[Message], *, now: datetime, width: int | None = None) -> Iterator[Text]:
-    """A heading and the content of each message, in order. A record that cannot be decoded is shown as such."""
+    """Yield the lines of messages, in order."""
     for message in messages:
         yield from message_lines(message, now=now, width=width)
 
@@ -120,12 +110,12 @@ def transcript(messages: Iterable[Message], *, now: datetime, width: int | None 
 def message_lines(
     message: Message, *, now: datetime, width: int | None = None, with_position: bool = False
 ) -> Iterator[Text]:
-    """Role and time of a message, and below it its text, media, tool calls and results.
+    """Yield the role and time of a message, then its text, media, tool calls and results.
 
     Args:
-        now: In the time zone in which times are to be shown.
+        now: The present, in the time zone to show times in.
         width: Columns of the terminal; ``None`` breaks no lines.
-        with_position: Shows the message's position too.
+        with_position: Show the message's position too.
     """
     try:
         seen = codec.view(message)
@@ -139,23 +129,27 @@ def message_lines(
 
 
 def content_lines(seen: View) -> Iterator[str]:
-    """The parts of a message in words, sanitised: text, media, tool calls, tool results."""
+    """Yield the parts of a message, sanitized: reasoning, text, media, calls, results, the early end of its run."""
+    if seen.reasoning:
+        yield f"(thinks) {one_line(seen.reasoning, LONGEST_TOOL_TEXT)}"
     if seen.text:
-        yield sanitise(seen.text)
+        yield sanitize(seen.text)
     yield from (_media(media) for media in seen.media)
     for call in seen.calls:
         yield f"→ {one_line(call.name, 80)} {one_line(call.arguments, LONGEST_TOOL_TEXT)}".rstrip()
     for result in seen.results:
         yield f"← {one_line(result.text, LONGEST_TOOL_TEXT) or '(nothing)'}"
-    if not (seen.text or seen.media or seen.calls or seen.results):
+    if not (seen.reasoning or seen.text or seen.media or seen.calls or seen.results):
         yield "(no text)"
+    if seen.ended:
+        yield "(this run was cancelled)" if seen.ended == "cancelled" else "(this run failed)"
 
 
 def _heading(role: str, message: Message, now: datetime, with_position: bool) -> Text:
     shown = one_line(role, 20)
     when = message.created_at
     heading = Text(shown, style=_STYLES.get(role, "bold"))
-    facts = "time not known" if when is None else time_of(when, now)
+    facts = "time unknown" if when is None else time_of(when, now)
     return heading.append(f"  {facts}" + (f"  #{message.seq}" if with_position else ""), style="not bold dim")
 
 
@@ -168,7 +162,7 @@ def _media(media: Media) -> str:
 
 
 def file_size(size: int) -> str:
-    """A number of bytes as people write it: ``34 kB``."""
+    """Return a number of bytes as people write it: ``34 kB``."""
     if size < 1000:
         return f"{size} B"
     if size < 999_500:
@@ -180,18 +174,26 @@ def file_size(size: int) -> str:
 
 
 def time_of(when: datetime, now: datetime) -> str:
-    """The time, with the date unless it is today's, in the time zone of ``now``."""
-    local = when.astimezone(now.tzinfo)
+    """Return the time, with the date unless it is today's, in the time zone of ``now``."""
+    local = _local(when, now)
     return f"{local:%H:%M}" if local.date() == now.date() else f"{local:%Y-%m-%d %H:%M}"
 
 
+def _local(when: datetime, now: datetime) -> datetime:
+    try:
+        return when.astimezone(now.tzinfo)
+    except (OverflowError, ValueError):
+        # At the ends of the calendar another zone has no such day.
+        return when
+
+
 def ago(when: datetime, now: datetime) -> str:
-    """How long ago, in words; a time in the future (another machine's clock) is ``just now``."""
+    """Return how long ago a time was; a time in the future (another machine's clock) is ``just now``."""
     passed = now - when
     if passed < timedelta(seconds=10):
         return "just now"
     if passed >= timedelta(days=60):
-        return f"on {when.astimezone(now.tzinfo):%Y-%m-%d}"
+        return f"on {_local(when, now):%Y-%m-%d}"
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
         count = int(passed.total_seconds() // length)
         if count:
@@ -205,9 +207,8 @@ def ago(when: datetime, now: datetime) -> str:
 def thread_line(
     number: int, thread: Thread, title: str | None, *, now: datetime, width: int | None, current: bool = False
 ) -> Text:
-    """A thread in a list: number, title, message count, last activity; in two lines where one is too narrow."""
-    plural = "" if thread.count == 1 else "s"
-    facts = f"{thread.count} message{plural}, {ago(thread.updated_at, now)}" + (", this one" if current else "")
+    """Return a list entry: number, title, message count, last activity; in two lines if one is too narrow."""
+    facts = f"{counted(thread.count, 'message')}, {ago(thread.updated_at, now)}" + (", this one" if current else "")
     name = one_line(title or thread.key.thread_id, 60 if width is None else max(width - 6, 10))
     line = Text(f"{number:>3}  ", style="bold").append(name, style="not bold")
     fits = width is None or line.cell_len + 2 + len(facts) <= width
@@ -215,31 +216,31 @@ def thread_line(
 
 
 def retention_words(thread: Thread, now: datetime) -> str:
-    """What a thread keeps: its own retention, or that of its store, and when it will be forgotten."""
+    """Return what a thread keeps, by its own retention or that of its store, and when it expires."""
     own, when = thread.retention, thread.expires_at
     if own is None:
-        kept = "what its store keeps"
+        kept = "the messages within its store's limits"
     elif own.max_messages is None:
         kept = "all messages"
     else:
-        kept = f"its newest {own.max_messages:,} message{'' if own.max_messages == 1 else 's'}"
+        kept = f"its newest {counted(own.max_messages, 'message')}"
     if when is None:
         return kept
     after = f" {in_words(own.expire_after)} after its last activity," if own and own.expire_after else ""
-    return f"{kept}; forgotten{after} on {when.astimezone(now.tzinfo):%Y-%m-%d at %H:%M}"
+    return f"{kept}; expires{after} on {_local(when, now):%Y-%m-%d at %H:%M}"
 
 
 def heading_lines(facts: Sequence[tuple[str, str]], width: int | None) -> Iterator[Text]:
-    """Names and values, one under the other, the values aligned and broken at the width."""
+    """Yield names and values, one below the other, with the values aligned and broken at the width."""
     margin = max(len(name) for name, _ in facts) + 2
     for name, value in facts:
-        lines = wrapped(sanitise(value), None if width is None else width - margin).split("\n")
+        lines = wrapped(sanitize(value), None if width is None else width - margin).split("\n")
         for index, line in enumerate(lines):
             yield Text(("" if index else name).ljust(margin), style="dim").append(line, style="not dim")
 
 
 def menu_lines(width: int | None = None) -> list[str]:
-    """The menu, in one line where it fits and otherwise in lines of whole choices."""
+    """Return the menu in one line if it fits, else in lines of whole choices."""
     lines = [""]
     for key, label in MENU:
         choice = f"[{key}] {label}"
@@ -252,5 +253,5 @@ def menu_lines(width: int | None = None) -> list[str]:
 
 
 def reminder(width: int) -> str:
-    """The menu in one short line, for below the prompt."""
+    """Return the menu in one short line, to show below the prompt."""
     return REMINDER if len(REMINDER) <= width else SHORT_REMINDER

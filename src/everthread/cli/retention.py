@@ -1,4 +1,4 @@
-"""``everthread retention``: what one thread keeps, whatever its store says."""
+"""``everthread retention``: limit what one thread keeps, independently of its store."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from everthread.cli.common import (
-    Age,
-    Output,
-    Place,
-    confirm,
+from everthread.cli.json_output import Limits, ThreadRetention
+from everthread.cli.options import (
+    age_option,
+    flag_option,
     json_option,
-    run,
+    number_option,
     store_command,
     thread_argument,
     yes_option,
 )
+from everthread.cli.output import Output
+from everthread.cli.runner import confirm, run
 from everthread.model import Retention
 
 if TYPE_CHECKING:
-    from everthread.contract import Store
+    from everthread.cli.places import Place
     from everthread.model import Thread, ThreadKey
 
 EXAMPLES = """\b
 Examples:
-  everthread retention trip-to-rome                       what holds now
+  everthread retention trip-to-rome                       print the limits in force
   everthread retention trip-to-rome --max-messages 500
   everthread retention trip-to-rome --max-messages 500 --expire-after 90d
   everthread retention trip-to-rome --keep-all
   everthread retention trip-to-rome --inherit
 
 \b
-It takes the place of what was set before, as a whole: a limit that is not given
-is none. Messages are dropped from the next append on; the time until the thread
-is forgotten counts from its last activity. --keep-all keeps everything even where
-the store would not; --inherit leaves it to the store again. A thread that would be
-forgotten at once is so only after a question, or with --yes.
+The options replace the thread's retention as a whole: a limit that is not given is
+removed. Messages are dropped from the next append on. The time until the thread is
+deleted counts from its last activity; if that time has already passed, the command
+asks first. --keep-all keeps everything, also against the store's limits; --inherit
+applies these again.
 """
 
 
 @store_command(epilog=EXAMPLES)
 @thread_argument
-@click.option("--max-messages", type=click.IntRange(min=0), metavar="N", help="Keep at most its newest N messages.")
-@click.option("--expire-after", type=Age(), metavar="AGE", help="Forget it without activity for so long: 24h, 90d.")
-@click.option("--keep-all", is_flag=True, help="Keep everything, for good.")
-@click.option("--inherit", is_flag=True, help="Let the store's own hold again.")
+@number_option("--max-messages", help="Newest messages to keep. (default: unchanged)")
+@age_option("--expire-after", help="Delete the thread after this time without activity, e.g. 90d. (default: unchanged)")
+@flag_option("--keep-all", help="Keep everything.")
+@flag_option("--inherit", help="Apply the store's limits again.")
 @yes_option
 @json_option
 def retention(
@@ -60,7 +61,7 @@ def retention(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Set how much of a thread is kept, and how long."""
+    """Set how many messages a thread keeps, and for how long."""
     has_limits = max_messages is not None or expire_after is not None
     if sum((has_limits, keep_all, inherit)) > 1:
         raise click.UsageError("Give limits, or --keep-all, or --inherit.")
@@ -70,46 +71,43 @@ def retention(
     elif inherit:
         thread = _set(place, key, "inherit", yes=yes)
     else:
-        thread = run(lambda store: _look(store, key), place)
+        thread = _present(place, key)
     _report(thread, output)
 
 
 def _set(place: Place, key: ThreadKey, wanted: Retention | Literal["inherit"], *, yes: bool) -> Thread:
     in_force = wanted if isinstance(wanted, Retention) else _of_store(place.url)
-    if in_force.expire_after is not None:
-        idle = datetime.now(UTC) - run(lambda store: _look(store, key), place).updated_at
+    if in_force.expire_after is not None and not yes:
+        idle = datetime.now(UTC) - _present(place, key).updated_at
         if idle >= in_force.expire_after:
-            confirm(f"{key.thread_id} has been idle for longer, and is forgotten at once. Do it?", yes=yes)
+            confirm(f"{key.thread_id} has been idle for longer, so it is deleted at once. Continue?", yes=False)
     return run(lambda store: store.update_thread(key, retention=wanted), place)
 
 
 def _of_store(url: str) -> Retention:
-    from everthread.settings import engine_options
+    from everthread._url_options import engine_options
 
     return engine_options(url, {})[1].get("retention", Retention())
 
 
-async def _look(store: Store, key: ThreadKey) -> Thread:
-    from everthread.threads import existing_thread
+def _present(place: Place, key: ThreadKey) -> Thread:
+    from everthread.listing import existing_thread
 
-    return await existing_thread(store, key)
+    return run(lambda store: existing_thread(store, key), place.to_read())
 
 
 def _report(thread: Thread, output: Output) -> None:
     from everthread.cli.rendering import retention_words
 
-    value = {
-        "thread_id": thread.key.thread_id,
-        "retention": None if thread.retention is None else limits(thread.retention),
-        "expires": thread.expires_at,
-    }
+    value = ThreadRetention(
+        thread_id=thread.key.thread_id, retention=limits(thread.retention), expires=thread.expires_at
+    )
     output.result(f"{thread.key.thread_id} keeps {retention_words(thread, datetime.now().astimezone())}", value)
 
 
-def limits(retention: Retention) -> dict[str, object]:
-    """A retention as an object for ``--json``: a count of messages, and seconds."""
+def limits(retention: Retention | None) -> Limits | None:
+    """Return a retention as an object for ``--json``."""
+    if retention is None:
+        return None
     expire = retention.expire_after
-    return {
-        "max_messages": retention.max_messages,
-        "expire_after": None if expire is None else expire.total_seconds(),
-    }
+    return Limits(max_messages=retention.max_messages, expire_after=None if expire is None else expire.total_seconds())

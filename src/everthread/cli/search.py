@@ -1,80 +1,153 @@
-"""``everthread search``: finds messages by their words."""
+"""``everthread search``: find messages by their words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from everthread.cli.common import Output, Place, json_option, progress, run, store_command
+from everthread.cli.exit_statuses import EXIT_FAILED, CommandFailed
+from everthread.cli.json_output import FoundMessage, UnreadableRecord
+from everthread.cli.options import (
+    flag_option,
+    json_option,
+    names_option,
+    number_option,
+    roles_option,
+    since_option,
+    store_command,
+    tags_option,
+    until_option,
+)
+from everthread.cli.output import Output
+from everthread.cli.plain import say_json
+from everthread.cli.progress import progress
+from everthread.cli.runner import run
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from everthread.contract import Store, SupportsSearch
+    from everthread.capabilities import SupportsSearch
+    from everthread.cli.places import Place
+    from everthread.contract import Store
     from everthread.model import SearchHit
-    from everthread.searching import Findings
+    from everthread.operations.search import Findings
 
 WORTH_A_BAR = 5000
-"""So many messages to index take long enough to show how it goes."""
+"""Indexing this many messages takes long enough to show progress."""
 
 EXAMPLES = """\b
 Examples:
   everthread search refund
   everthread search '"last week" refund'
   everthread search @prod --tenant acme invoice --limit 100
+  everthread search refund --tag customer=acme --since yesterday --role assistant
   everthread search invoice --json | jq -r .thread_id | sort -u
 
 \b
-All the words must be in a message; those in double quotes must follow one another.
-Capitals do not count. Everything else is taken literally: there are no operators.
+A message must contain all the words; words in double quotes must follow one
+another. Case is ignored. Everything else is literal: there are no operators.
 
 \b
-SQLite makes its index at the first search and keeps it from then on; PostgreSQL
-has one if its URL says search=true. Elsewhere, and with --scan, messages are read
-one by one, those of the newest threads first, at most --scan-limit of them. How to
-go on from there is said on standard error.
+SQLite makes an index at the first search; PostgreSQL has one if its URL has
+search=true. Other stores, and --scan, read the messages one by one, those of the
+newest threads first. A search ends at --limit messages or after --seconds; standard
+error says how to continue from there. A record that cannot be read is reported there, and as an
+object of its own with --json; the exit status is then 1.
 
 \b
-In a pipe: thread, position, role, time (ISO 8601), text, with tabs between them.
+In a pipe: thread, position, role, time (ISO 8601), text, separated by tabs.
 """
 
 
-@store_command(epilog=EXAMPLES)
+@store_command(epilog=EXAMPLES, read_only=True)
 @click.argument("text")
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
-@click.option("--cursor", help="Go on where an earlier search of the same text ended.")
-@click.option("--scan", is_flag=True, help="Use no index, and make none.")
-@click.option(
-    "--scan-limit", type=click.IntRange(min=1), default=20_000, show_default=True, help="Read at most so many."
-)
+@names_option
+@tags_option
+@since_option()
+@until_option()
+@roles_option
+@number_option("--limit", "-n", help="Messages to print.", least=1, default=20)
+@click.option("--cursor", help="Cursor at which an earlier search for the same text ended.")
+@flag_option("--scan", help="Use no index, and make none.")
+@number_option("--scan-limit", help="Messages to read without index. (default: as many as --seconds allow)", least=1)
+@number_option("--seconds", help="Time after which to stop, if there are fewer messages than --limit.", default=10)
 @json_option
 def search(
-    *, place: Place, text: str, limit: int, cursor: str | None, scan: bool, scan_limit: int, as_json: bool
+    *,
+    place: Place,
+    text: str,
+    names: tuple[str, ...],
+    tags: tuple[tuple[str, object], ...],
+    since: datetime | None,
+    until: datetime | None,
+    roles: tuple[str, ...],
+    limit: int,
+    cursor: str | None,
+    scan: bool,
+    scan_limit: int | None,
+    seconds: int,
+    as_json: bool,
 ) -> None:
     """Find messages by their words, in all threads of a tenant."""
-    from everthread.contract import SupportsSearch
-    from everthread.searching import search as find
+    from everthread.capabilities import SupportsSearch, capability
+    from everthread.errors import UnsupportedError
+    from everthread.listing import MessageFilter, ThreadFilter
+    from everthread.messages.tokenizer import phrases_of
+    from everthread.operations.search import search as find
 
-    async def work(store: Store) -> Findings:
-        if isinstance(store, SupportsSearch) and not scan:
-            await _prepare(store)
-            return await find(store, place.tenant, text, limit=limit, cursor=cursor)
-        limits = {"limit": limit, "scan_limit": scan_limit}
+    if not phrases_of(text):
+        raise click.UsageError("TEXT holds no word to search for.")
+    only, threads = MessageFilter(since, until, roles), ThreadFilter(metadata=dict(tags), ids=names)
+    options: dict[str, Any] = {"limit": limit, "scan_limit": scan_limit, "cursor": cursor, "only": only}
+    options |= {"threads": threads, "seconds": seconds}
+
+    async def by_index(store: Store) -> Findings | None:
+        if capability(store, SupportsSearch) is None:
+            return await one_by_one(store)
+        try:
+            return await find(store, place.tenant, text, **options)
+        except UnsupportedError:
+            return None  # opened read-only, a store makes no index
+
+    async def one_by_one(store: Store) -> Findings:
         with progress("Searching") as on_scanned:
-            return await find(store, place.tenant, text, cursor=cursor, scan=True, on_scanned=on_scanned, **limits)
+            return await find(store, place.tenant, text, scan=True, on_scanned=on_scanned, **options)
 
     output = Output(as_json=as_json)
-    findings = run(work, place)
+    findings = None if scan else run(by_index, place)
+    if findings is None and not scan and _make_index(place, output):
+        findings = run(by_index, place)
+    findings = findings or run(one_by_one, place)
     _show(findings, text, output)
-    _summarise(findings, output)
+    _show_end(findings, output)
+    if findings.unreadable:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _make_index(place: Place, output: Output) -> bool:
+    """Open the store for writing and make its index; return whether that was possible."""
+    from everthread.capabilities import SupportsSearch, capability
+
+    async def make(store: Store) -> None:
+        searchable = capability(store, SupportsSearch)
+        if searchable is not None:
+            await _prepare(searchable)
+
+    try:
+        run(make, msgspec.structs.replace(place, read_only=False))
+    except CommandFailed as failed:
+        output.note(f"Cannot make an index: {failed.message}")
+        return False
+    return True
 
 
 async def _prepare(store: SupportsSearch) -> None:
-    """Makes the index, if that is still to be done, and shows how it goes: a large file takes a while."""
+    """Make the index, and show the progress of a large one."""
     shown = 0
     with ExitStack() as stack:
         bar: Callable[[int], None] | None = None
@@ -104,8 +177,8 @@ def _lines(hit: SearchHit, text: str, width: int | None) -> Iterator[Text]:
     from rich.text import Text
 
     from everthread.cli.rendering import INDENT, ago, one_line, wrapped
+    from everthread.messages.tokenizer import phrases_of, places_of
     from everthread.model import from_milliseconds
-    from everthread.words import phrases_of, places_of
 
     heading = Text(one_line(hit.key.thread_id, 200), style="bold").append(f" #{hit.seq}", style="not bold cyan")
     when = "" if hit.created_ms is None else ago(from_milliseconds(hit.created_ms), datetime.now().astimezone())
@@ -116,7 +189,7 @@ def _lines(hit: SearchHit, text: str, width: int | None) -> Iterator[Text]:
     yield snippet
 
 
-def _summarise(findings: Findings, output: Output) -> None:
+def _show_end(findings: Findings, output: Output) -> None:
     if not findings.hits and not output.as_json:
         output.note("Nothing was found.")
     if findings.is_scan:
@@ -124,6 +197,10 @@ def _summarise(findings: Findings, output: Output) -> None:
         output.note(f"Without an index: {findings.scanned:,} messages were read one by one; {extent}.")
     if findings.cursor is not None:
         output.note(f"More: --cursor {findings.cursor}")
+    for each in findings.unreadable:
+        output.note(f"Not searched: {each.reason}")
+        if output.as_json:
+            say_json(UnreadableRecord(thread_id=each.key.thread_id, seq=each.seq, unreadable=each.reason))
 
 
 def _time(hit: SearchHit) -> str:
@@ -132,11 +209,7 @@ def _time(hit: SearchHit) -> str:
     return "" if hit.created_ms is None else from_milliseconds(hit.created_ms).isoformat(timespec="seconds")
 
 
-def _value(hit: SearchHit) -> dict[str, object]:
-    return {
-        "thread_id": hit.key.thread_id,
-        "seq": hit.seq,
-        "role": hit.role,
-        "created": _time(hit) or None,
-        "text": hit.snippet,
-    }
+def _value(hit: SearchHit) -> FoundMessage:
+    return FoundMessage(
+        thread_id=hit.key.thread_id, seq=hit.seq, role=hit.role, created=_time(hit) or None, text=hit.snippet
+    )

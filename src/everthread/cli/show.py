@@ -1,147 +1,315 @@
-"""``everthread show``: what was said in a thread."""
+"""``everthread show``: print the messages of threads."""
 
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import msgspec
+from msgspec import UNSET
 
-from everthread.cli.common import Output, Place, counted, run, store_command, thread_argument
+from everthread.cli.exit_statuses import EXIT_FAILED
+from everthread.cli.json_output import RawMessage, ShownMessage
+from everthread.cli.options import (
+    Seconds,
+    flag_option,
+    json_option,
+    names_option,
+    number_option,
+    optional_thread_argument,
+    roles_option,
+    since_option,
+    store_command,
+    tags_option,
+    until_option,
+)
+from everthread.cli.output import Output
+from everthread.cli.plain import counted, readable_location, say_json
+from everthread.cli.runner import run
+from everthread.cli.tenants import note_other_tenants
 
 if TYPE_CHECKING:
+    from everthread.cli.places import Place
     from everthread.contract import Store
-    from everthread.model import Message, Thread, ThreadKey
+    from everthread.listing import MessageFilter, ThreadFilter
+    from everthread.messages.codec import View
+    from everthread.model import Message, Thread
+    from everthread.readable import Unreadable
 
 EXAMPLES = """\b
 Examples:
   everthread show trip-to-rome
-  everthread show trip-to-rome --last 10
-  everthread show trip-to-rome --all
+  everthread show "Trip to R"                       the only title that begins so
+  everthread show trip-to-rome --since yesterday --role assistant
+  everthread show trip-to-rome --tool book_hotel --grep naples
+  everthread show @prod --tag customer=acme --role assistant --since yesterday
   everthread show @prod trip-to-rome --follow
+  everthread show trip-to-rome --json | jq -r .text
   everthread show trip-to-rome --raw | jq .payload
 
 \b
-Of a thread with a summary (everthread summarize), the summary and what follows
-it are shown; --all shows all messages, as do --last and --raw.
---raw prints a JSON object a line: seq, turn, format, created, payload. A record
-that is not JSON has its bytes in "undecodable", in Base64, instead of a payload.
+THREAD is an ID, or the beginning of one ID or title alone. Without THREAD, --tag,
+--threads and --since choose threads, the newest activity first.
+
+\b
+On a terminal, the newest 1,000 messages are shown in a pager (PAGER, else less), the
+newest screen first; --all shows all. If the thread has a summary (everthread
+summarize), show prints the summary and the messages after it; with --all, --last,
+--raw and filters, the messages themselves. --json prints an object for each message,
+in one form for all formats; --raw prints the stored payload. A record that is not
+JSON has "undecodable", its bytes in Base64, instead of a payload; the exit status
+is then 1.
 """
-READ_AT_ONCE = 1000
+NEWEST_SHOWN = 1000
+"""The most messages that a terminal shows without ``--all``."""
 
 
-@store_command(epilog=EXAMPLES)
-@thread_argument
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N messages.")
-@click.option("--all", "everything", is_flag=True, help="Also the messages that a summary covers.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with each new message, whoever writes it; Ctrl-C ends it.")
+class _Wanted(NamedTuple):
+    """The messages to show: all that pass the filter, or the newest of these."""
+
+    only: MessageFilter
+    last: int | None
+    has_summary: bool
+    interval: float | None
+    is_raw: bool
+
+
+@store_command(epilog=EXAMPLES, read_only=True)
+@optional_thread_argument
+@names_option
+@tags_option
+@since_option()
+@until_option()
+@roles_option
+@click.option("--tool", default="", metavar="NAME", help="Messages that call this tool, and the results.")
+@click.option("--grep", "text", default="", metavar="TEXT", help="Messages with this text, in any case, also in tools.")
+@number_option("--last", help="Newest messages to print. (default: all)", least=1)
+@flag_option("--all", "everything", help="Print the messages that a summary covers too.")
+@flag_option("--follow", "-f", help="Print new messages of any writer until Ctrl-C.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.02),
+    type=Seconds(min=0.02),
+    metavar="SECONDS",
     default=0.5,
-    show_default=True,
-    help="Seconds between two looks for new messages.",
+    help="Time between two reads of --follow. (default: 0.5)",
 )
-@click.option("--raw", is_flag=True, help="Print JSON, one message a line.")
+@flag_option("--raw", help="Print JSON with the stored payload, one message a line.")
+@json_option
 def show(
-    *, place: Place, thread_id: str, last: int | None, everything: bool, follow: bool, interval: float, raw: bool
+    *,
+    place: Place,
+    thread_id: str | None,
+    names: tuple[str, ...],
+    tags: tuple[tuple[str, object], ...],
+    since: datetime | None,
+    until: datetime | None,
+    roles: tuple[str, ...],
+    tool: str,
+    text: str,
+    last: int | None,
+    everything: bool,
+    follow: bool,
+    interval: float,
+    raw: bool,
+    as_json: bool,
 ) -> None:
-    """Show a thread: texts, media, tool calls and results."""
-    output = Output(as_json=raw)
-    key = place.key(thread_id)
-    is_short = not (everything or raw or last)
-    run(lambda store: _show(store, key, last, interval if follow else None, output, is_short=is_short), place)
+    """Show the texts, media, tool calls and results of a thread, or of several."""
+    from everthread.listing import ALL_MESSAGES, MessageFilter, ThreadFilter
+
+    if thread_id is None and not (names or tags or since):
+        raise click.UsageError("Name a thread, or choose threads with --tag, --threads or --since.")
+    if thread_id is None and follow:
+        raise click.UsageError("--follow needs the name of one thread.")
+    if thread_id is not None and (names or tags):
+        raise click.UsageError("Give THREAD, or --tag and --threads.")
+    output = Output(as_json=as_json or raw)
+    only = MessageFilter(since, until, roles, tool, text)
+    is_short = only == ALL_MESSAGES and not (everything or last)
+    wanted = _Wanted(only, last, is_short and not output.as_json, interval if follow else None, raw)
+    if is_short and output.is_terminal and not follow:
+        wanted = wanted._replace(last=NEWEST_SHOWN)
+    threads = ThreadFilter(metadata=dict(tags), active_after=since, ids=names)
+    shown = _Shown(output, wanted)
+    with output.paged(is_on=not follow):
+        run(lambda store: shown.one(store, place, thread_id) if thread_id else shown.many(store, place, threads), place)
+    if shown.problems:
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
-async def _show(
-    store: Store, key: ThreadKey, last: int | None, interval: float | None, output: Output, *, is_short: bool
-) -> None:
-    from everthread.threads import existing_thread, follow
+class _Shown:
+    """Prints threads, and counts the records that cannot be read."""
 
-    thread = await existing_thread(store, key)
-    if not output.as_json:
-        _show_heading(thread, store.location, output)
-    next_seq = await _show_summary(store, thread, output) if is_short else thread.head_seq
-    async for message in _kept(store, thread, last, next_seq):
-        _show_message(message, output)
-        next_seq = message.seq + 1
-    if interval is not None:
-        async for message in follow(store, key, start=next_seq, interval=interval):
-            _show_message(message, output)
-    elif not thread.count and not output.as_json:
-        output.show("This thread is empty.")
+    def __init__(self, output: Output, wanted: _Wanted) -> None:
+        self._output = output
+        self._wanted = wanted
+        self._count = 0
+        self.problems = 0
 
+    async def one(self, store: Store, place: Place, name: str) -> None:
+        """Print the thread of this ID, or of the only ID or title that begins so."""
+        from everthread.errors import ThreadNotFoundError
+        from everthread.listing import follow, thread_named
+        from everthread.messages.codec import View
 
-async def _show_summary(store: Store, thread: Thread, output: Output) -> int:
-    """Shows the summary, if there is one, and gives the position of what follows it."""
-    from everthread.cli.rendering import content_lines
-    from everthread.codec import View
-    from everthread.summaries import get_summary
+        try:
+            thread = await thread_named(store, name, place.tenant)
+        except ThreadNotFoundError:
+            await note_other_tenants(store, place.tenant, self._output)
+            raise
+        next_seq = await self._thread(store, thread)
+        if self._wanted.interval is not None:
+            calls = set[str]()
+            async for message in follow(store, thread.key, start=next_seq, interval=self._wanted.interval):
+                seen = self._view(message, thread, [])
+                if self._wanted.only.accepts(message.created_ms, seen or View(), calls):
+                    self._message(message, thread, seen)
 
-    summary = await get_summary(store, thread.key)
-    if summary is None:
-        return thread.head_seq
-    output.show(f"summary of {counted(summary.messages, 'message')} (--all shows those that are kept)")
-    output.show(*(f"  {line}" for text in content_lines(View(text=summary.text)) for line in text.split("\n")), "")
-    return max(summary.stop, thread.head_seq)
+    async def many(self, store: Store, place: Place, threads: ThreadFilter) -> None:
+        """Print the threads that pass a filter and have messages that do."""
+        from everthread.listing import find_threads
 
+        found = False
+        async for thread in find_threads(store, place.tenant, threads):
+            found = True
+            await self._thread(store, thread, is_one=False)
+        if not found:
+            self._output.note("No thread matches.")
+            await note_other_tenants(store, place.tenant, self._output)
+        elif not self._count:
+            self._output.note("No message matches.")
 
-async def _kept(store: Store, thread: Thread, last: int | None, start: int) -> AsyncIterator[Message]:
-    from everthread.contract import read_all
+    async def _thread(self, store: Store, thread: Thread, *, is_one: bool = True) -> int:
+        """Print a thread and its problems; return the position after its last message."""
+        wanted, output = self._wanted, self._output
+        if is_one and not output.as_json:
+            self._heading(thread, store.location)
+        start = await self._summary(store, thread) if wanted.has_summary else thread.head_seq
+        notes: list[str] = []
+        next_seq, count = start, 0
+        async for message, seen in self._messages(store, thread, start, notes):
+            if not count and not is_one and not output.as_json:
+                self._heading(thread, store.location)
+            self._message(message, thread, seen)
+            next_seq, count = message.seq + 1, count + 1
+            self._count += 1
+        if is_one and not count and not output.as_json and wanted.interval is None:
+            output.show("This thread is empty." if not thread.count else "No message matches.")
+        for note in notes:
+            output.note(note)
+        self.problems += len(notes)
+        return max(next_seq, thread.next_seq)
 
-    if last is not None and last <= READ_AT_ONCE:
-        for message in await store.read_last(thread.key, last):
-            yield message
-        return
-    skipped = 0 if last is None else thread.count - last
-    async for message in read_all(store, thread.key, start=start):
-        if skipped > 0:
-            skipped -= 1
+    async def _messages(
+        self, store: Store, thread: Thread, start: int, notes: list[str]
+    ) -> AsyncIterator[tuple[Message, View | None]]:
+        from everthread.listing import ALL_MESSAGES, first_since
+        from everthread.messages.codec import View
+        from everthread.readable import read_all_around, read_last_around
+
+        def leave_out(unreadable: Unreadable) -> None:
+            notes.append(f"Left out: {unreadable.reason}")
+
+        only, last, calls = self._wanted.only, self._wanted.last, set[str]()
+        if only == ALL_MESSAGES and last is not None:
+            newest = await read_last_around(store, thread.key, last, on_unreadable=leave_out)
+            if self._wanted.has_summary and newest and newest[0].seq > max(start, newest.head_seq):
+                self._output.show(f"(the newest {counted(len(newest), 'message')}; --all shows all)")
+            for message in newest:
+                if message.seq >= start:
+                    yield message, self._view(message, thread, notes)
+            return
+        start = start if only.since is None else max(start, await first_since(store, thread.key, only.since))
+        kept: deque[tuple[Message, View | None]] = deque(maxlen=last)
+        async for message in read_all_around(store, thread.key, start=start, on_unreadable=leave_out):
+            seen = self._view(message, thread, notes)
+            if only != ALL_MESSAGES and not only.accepts(message.created_ms, seen or View(), calls):
+                continue
+            if last is None:
+                yield message, seen
+            else:
+                kept.append((message, seen))
+        for each in kept:
+            yield each
+
+    def _view(self, message: Message, thread: Thread, notes: list[str]) -> View | None:
+        """Return the view of a message, or note that its record is not JSON."""
+        from everthread.errors import CorruptRecordError
+        from everthread.messages.codec import view
+
+        try:
+            return view(message, thread.key)
+        except CorruptRecordError as error:
+            notes.append(str(error))
+            return None
+
+    # Output
+
+    async def _summary(self, store: Store, thread: Thread) -> int:
+        """Print the summary, if there is one, and return the position after it."""
+        from everthread.cli.rendering import content_lines
+        from everthread.errors import CorruptRecordError
+        from everthread.messages.codec import View
+        from everthread.operations.summarize import get_summary
+
+        try:
+            summary = await get_summary(store, thread.key)
+        except CorruptRecordError as error:
+            self._output.note(str(error))
+            summary = None
+        if summary is None:
+            return thread.head_seq
+        covered = counted(summary.messages, "message")
+        lines = (f"  {line}" for text in content_lines(View(text=summary.text)) for line in text.split("\n"))
+        self._output.show(f"summary of {covered} (--all shows the messages that are still stored)", *lines, "")
+        return max(summary.stop, thread.head_seq)
+
+    def _heading(self, thread: Thread, location: str) -> None:
+        from everthread.cli.rendering import heading_lines, retention_words
+
+        facts = [("thread", thread.key.thread_id)]
+        if thread.title:
+            facts.append(("title", thread.title))
+        facts += [("store", readable_location(location)), ("messages", f"{thread.count:,}")]
+        if thread.retention is not None or thread.expires_ms is not None:
+            facts.append(("keeps", retention_words(thread, datetime.now().astimezone())))
+        if thread.metadata:
+            facts.append(("metadata", msgspec.json.encode(thread.metadata).decode()))
+        self._output.show(*heading_lines(facts, self._output.width), "")
+
+    def _message(self, message: Message, thread: Thread, seen: View | None) -> None:
+        from everthread.cli.rendering import message_lines
+
+        if self._wanted.is_raw:
+            say_json(_raw(message, thread, is_json=seen is not None))
+        elif self._output.as_json:
+            say_json(_shown(message, thread, seen))
         else:
-            yield message
+            now = datetime.now().astimezone()
+            self._output.show(*message_lines(message, now=now, width=self._output.width, with_position=True))
 
 
-def _show_heading(thread: Thread, location: str, output: Output) -> None:
-    from everthread.cli.rendering import heading_lines, retention_words
-    from everthread.cli.stores import place_for_people
+def _shown(message: Message, thread: Thread, seen: View | None) -> ShownMessage:
+    from everthread.messages.codec import View
 
-    facts = [("thread", thread.key.thread_id), ("kept in", place_for_people(location))]
-    facts.append(("messages", f"{thread.count:,}"))
-    if thread.title:
-        facts.insert(1, ("title", thread.title))
-    if thread.retention is not None or thread.expires_ms is not None:
-        facts.append(("keeps", retention_words(thread, datetime.now().astimezone())))
-    if thread.metadata:
-        facts.append(("metadata", msgspec.json.encode(thread.metadata).decode()))
-    output.show(*heading_lines(facts, output.width), "")
+    stored = {"thread_id": thread.key.thread_id, "seq": message.seq, "turn": message.turn, "format": message.format}
+    stored |= {"created": message.created_at} | ({"unreadable": "The record is not JSON."} if seen is None else {})
+    values: dict[str, object] = msgspec.to_builtins(seen or View())
+    return msgspec.convert(values | stored, ShownMessage)
 
 
-def _show_message(message: Message, output: Output) -> None:
-    from everthread.cli.rendering import message_lines
-
-    if output.as_json:
-        click.echo(msgspec.json.encode(_raw(message)).decode())
-    else:
-        now = datetime.now().astimezone()
-        output.show(*message_lines(message, now=now, width=output.width, with_position=True))
-
-
-def _raw(message: Message) -> dict[str, object]:
-    from everthread.codec import decode
-    from everthread.errors import CorruptRecordError
-
-    fields: dict[str, object] = {
-        "seq": message.seq,
-        "turn": message.turn,
-        "format": message.format,
-        "created": message.created_at,
-    }
-    try:
-        decode(message)
-    except CorruptRecordError:
-        return {**fields, "undecodable": base64.b64encode(message.payload).decode()}
+def _raw(message: Message, thread: Thread, *, is_json: bool) -> RawMessage:
     # Between JSON's tokens a line break means no more than a space; within them there is none.
-    return {**fields, "payload": msgspec.Raw(message.payload.replace(b"\n", b" ").replace(b"\r", b" "))}
+    payload = msgspec.Raw(message.payload.replace(b"\n", b" ").replace(b"\r", b" "))
+    return RawMessage(
+        thread_id=thread.key.thread_id,
+        seq=message.seq,
+        turn=message.turn,
+        format=message.format,
+        created=message.created_at,
+        payload=payload if is_json else UNSET,
+        undecodable=UNSET if is_json else base64.b64encode(message.payload).decode(),
+    )

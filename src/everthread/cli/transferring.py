@@ -1,25 +1,31 @@
-"""How moving threads is shown: progress, what became of each thread, and the sum of it."""
+"""The output of commands that move threads: progress, the result of each thread, and the sums."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import click
 import msgspec
 
-from everthread.cli.common import EXIT_FAILED, Output, Place, counted, progress, run
+from everthread.cli.exit_statuses import EXIT_FAILED
+from everthread.cli.json_output import MovedThread, MoveReport, SkippedRecord
+from everthread.cli.output import Output
+from everthread.cli.places import Place
+from everthread.cli.plain import counted
+from everthread.cli.progress import progress
 from everthread.cli.rendering import file_size
+from everthread.cli.runner import run
 from everthread.transfer.model import PROBLEMS, Outcome, Report, Watcher
 
-COLUMNS = ("thread", "what", "messages", "reason")
+COLUMNS = ("thread", "status", "messages", "reason")
 
 
-class Shown(Watcher):
-    """Draws a bar or prints lines now and then; with ``--dry-run`` each thread, and always what went wrong."""
+class _Shown(Watcher):
+    """Shows the progress, or each thread with ``--dry-run``."""
 
-    def __init__(self, what: str, output: Output, *, each: bool = False) -> None:
+    def __init__(self, what: str, output: Output, *, each: bool) -> None:
         self._what = what
         self._output = output
         self._each = each
@@ -36,10 +42,10 @@ class Shown(Watcher):
     def finished(self, outcome: Outcome) -> None:
         if self._each and outcome.status != "unchanged":
             cells = (outcome.key.thread_id, outcome.status, str(outcome.written), outcome.reason)
-            self._output.rows(COLUMNS, [(cells, as_json(outcome))])
+            self._output.rows(COLUMNS, [(cells, _moved(outcome))])
 
     def close(self) -> None:
-        """Ends the bar."""
+        """End the bar."""
         self._stack.close()
 
 
@@ -50,18 +56,20 @@ def carry_out(
     output: Output,
     dry_run: bool = False,
     is_beside: bool = False,
+    notes: Callable[[], Sequence[str]] = tuple,
 ) -> None:
-    """Opens the stores, moves the threads, tells what became of it, and ends with a status that says so.
+    """Open the stores, move the threads, print the result, and end with status 1 if it is incomplete.
+
+    Problems and skipped records are printed on standard error.
 
     Args:
         what: The verb in the past, as in "copied 12 messages".
-        work: Gets the stores and a watcher.
-        dry_run: Nothing is written, and each thread is named.
-        is_beside: Standard output carries the threads themselves.
-
-    What went wrong, and what was left out, is told on standard error.
+        work: Called with the stores and a watcher.
+        dry_run: Print each thread; the work writes nothing.
+        is_beside: Print the result on standard error: standard output carries the threads themselves.
+        notes: Returns lines for standard error, after the result.
     """
-    watcher = Shown(what, output, each=dry_run)
+    watcher = _Shown(what, output, each=dry_run)
 
     async def watched(*stores: Any) -> Report:
         try:
@@ -73,7 +81,9 @@ def carry_out(
     if is_beside:
         output.note(_in_words(what, report, dry_run=dry_run))
     else:
-        output.result(_in_words(what, report, dry_run=dry_run), {**_sum(report), "dry_run": dry_run})
+        output.result(_in_words(what, report, dry_run=dry_run), _sums(report, dry_run=dry_run))
+    for note in notes():
+        output.note(note)
     for problem in report.problems:
         output.note(f"{problem.status}: {problem.key.thread_id!r}: {problem.reason}")
     for skipped in report.skipped:
@@ -82,33 +92,31 @@ def carry_out(
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-def as_json(outcome: Outcome) -> dict[str, object]:
-    """An outcome for ``--json``."""
-    return {
-        "thread": outcome.key.thread_id,
-        "tenant": outcome.key.tenant,
-        "status": outcome.status,
-        "written": outcome.written,
-        "present": outcome.present,
-        "documents": outcome.documents,
-        "reason": outcome.reason,
-    }
-
-
-def _sum(report: Report) -> dict[str, object]:
-    counts: dict[str, object] = msgspec.to_builtins(
-        {
-            "threads": report.threads,
-            "written": report.written,
-            "present": report.present,
-            "documents": report.documents,
-            "files": report.files,
-            "bytes": report.size,
-            "keeps_times": report.keeps_times,
-            "skipped": report.skipped,
-        }
+def _moved(outcome: Outcome) -> MovedThread:
+    return MovedThread(
+        thread=outcome.key.thread_id,
+        tenant=outcome.key.tenant,
+        status=outcome.status,
+        written=outcome.written,
+        present=outcome.present,
+        documents=outcome.documents,
+        reason=outcome.reason,
     )
-    return {**counts, "problems": [as_json(problem) for problem in report.problems]}
+
+
+def _sums(report: Report, *, dry_run: bool) -> MoveReport:
+    return MoveReport(
+        threads=report.threads,
+        written=report.written,
+        present=report.present,
+        documents=report.documents,
+        files=report.files,
+        bytes=report.size,
+        keeps_times=report.keeps_times,
+        skipped=msgspec.convert(report.skipped, list[SkippedRecord], from_attributes=True),
+        problems=[_moved(problem) for problem in report.problems],
+        dry_run=dry_run,
+    )
 
 
 def _in_words(what: str, report: Report, *, dry_run: bool) -> str:
@@ -119,11 +127,12 @@ def _in_words(what: str, report: Report, *, dry_run: bool) -> str:
     if report.documents:
         parts.append(counted(report.documents, "document"))
     if report.present:
-        parts.append(f"{report.present:,} messages were there already")
+        parts.append(f"{counted(report.present, 'message')} present before")
     if report.files:
         parts.append(f"{file_size(report.size)} in {counted(report.files, 'file')}")
     if report.skipped:
-        parts.append(f"{len(report.skipped):,} unreadable left out")
+        # An export holds the bytes of a message that is not JSON, or a note in its place.
+        parts.append(f"{len(report.skipped):,} unreadable{'' if what == 'exported' else ' left out'}")
     if not report.keeps_times:
-        parts.append("threads have the times of now, since this store takes no others")
+        parts.append("with the present time, because this store accepts no other times")
     return ("would be " if dry_run else "") + ", ".join(parts)

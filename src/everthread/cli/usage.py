@@ -1,4 +1,4 @@
-"""``everthread usage``: how much a tenant keeps, and how much of its quota that is."""
+"""``everthread usage``: sum up the storage of a tenant, and compare it with limits."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from everthread.cli.common import EXIT_FAILED, Output, Place, json_option, run, store_command
-from everthread.cli.prune import Size
+from everthread.cli.exit_statuses import EXIT_FAILED
+from everthread.cli.json_output import TenantUsage
+from everthread.cli.options import Size, json_option, number_option, store_command
+from everthread.cli.output import Output
+from everthread.cli.runner import run
 
 if TYPE_CHECKING:
-    from everthread.contract import Store
-    from everthread.threads import Usage
+    from everthread.cli.places import Place
 
 EXAMPLES = """\b
 Examples:
@@ -21,44 +23,48 @@ Examples:
   everthread usage @prod --tenant acme --json | jq .messages
 
 \b
-It adds up the tenant's threads: a listing of all of them, 1,000 a round trip. A
-quota is what your program gives its view of the tenant (docs/tenants.md); name it
-here to see what is left. The status is 1 where more is kept than that.
+The command lists all threads of the tenant, 1,000 in a round trip. The limits are
+only compared, not set: the exit status is 1 if the tenant stores more.
 
 \b
-In a pipe: what, how much, the limit or nothing, with tabs between them.
+In a pipe: kind, amount, limit or nothing, separated by tabs.
 """
-COLUMNS = ("what", "kept", "limit")
+COLUMNS = ("kind", "stored", "limit")
 
 
-@store_command(epilog=EXAMPLES)
-@click.option("--max-messages", type=click.IntRange(min=0), metavar="N", help="The quota of messages.")
-@click.option("--max-bytes", type=Size(), metavar="SIZE", help="The quota of bytes, e.g. 500MB.")
+@store_command(epilog=EXAMPLES, read_only=True)
+@number_option("--max-messages", help="Exit with 1 if more are stored.")
+@click.option("--max-bytes", type=Size(), metavar="SIZE", help="Exit with 1 if more bytes are stored, e.g. 500MB.")
 @json_option
 def usage(*, place: Place, max_messages: int | None, max_bytes: int | None, as_json: bool) -> None:
-    """Add up a tenant's threads, messages and bytes."""
+    """Sum up a tenant's threads, messages and bytes."""
+    from everthread.listing import usage as sum_up
+
     output = Output(as_json=as_json)
-    found = run(lambda store: _usage(store, place.tenant), place)
-    amounts = (("threads", found.threads, None), ("messages", found.messages, max_messages))
-    amounts += (("bytes", found.size, max_bytes),)
+    found = run(lambda store: sum_up(store, place.tenant), place)
+    amounts = (
+        ("threads", found.threads, None),
+        ("messages", found.messages, max_messages),
+        ("bytes", found.size, max_bytes),
+    )
+    value = TenantUsage(
+        tenant=place.tenant,
+        threads=found.threads,
+        messages=found.messages,
+        bytes=found.size,
+        max_messages=max_messages,
+        max_bytes=max_bytes,
+    )
     if as_json:
-        limits = {"max_messages": max_messages, "max_bytes": max_bytes}
-        kept = {what: amount for what, amount, _ in amounts}
-        output.result("", {"tenant": place.tenant, **kept, **limits})
+        output.result("", value)
     else:
-        output.rows(COLUMNS, [(_cells(output, *amount), {}) for amount in amounts])
+        output.rows(COLUMNS, [(_cells(output, *amount), value) for amount in amounts])
     if any(limit is not None and amount > limit for _, amount, limit in amounts):
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-def _cells(output: Output, what: str, amount: int, limit: int | None) -> tuple[str, str, str]:
+def _cells(output: Output, kind: str, amount: int, limit: int | None) -> tuple[str, str, str]:
     if not output.is_terminal:
-        return what, str(amount), "" if limit is None else str(limit)
+        return kind, str(amount), "" if limit is None else str(limit)
     share = f" ({amount / limit:.0%} used)" if limit else ""
-    return what, f"{amount:,}", "" if limit is None else f"{limit:,}{share}"
-
-
-async def _usage(store: Store, tenant: str) -> Usage:
-    from everthread.threads import usage as add_up
-
-    return await add_up(store, tenant)
+    return kind, f"{amount:,}", "" if limit is None else f"{limit:,}{share}"

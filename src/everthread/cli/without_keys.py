@@ -1,7 +1,6 @@
-"""What a command opens when it was given no keys: in an encrypted store nothing is written that its keys do not seal.
+"""The guard around a store that a command opens without keys: it writes no plain text into an encrypted store.
 
-A title or a message in plain text would be refused by everyone who opens the store with its keys, and would show what
-encryption is there to hide.
+Readers with keys would reject a title or message in plain text, and it would reveal what encryption hides.
 """
 
 from __future__ import annotations
@@ -10,26 +9,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, Unpack, cast
 
-import click
-
-from everthread._arguments import KEYS_TENANT, SEALED, is_sealed
-from everthread.cli.encryption import VARIABLE
-from everthread.cli.stores import place_for_people
-from everthread.codec import encode
+from everthread._validation import KEYS_TENANT, SEALED, is_sealed
+from everthread.cli.keyrings import VARIABLE
+from everthread.cli.plain import readable_location, say
 from everthread.contract import Store
 from everthread.errors import EncryptionKeyError
+from everthread.messages.codec import encode
 from everthread.model import Appended, Document, MessagePage, NewMessage, Page, Rewrite, SearchHit, Thread, ThreadKey
 from everthread.wrappers import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
 
 T = TypeVar("T")
 
-_WHERE = f"{VARIABLE}=file:PATH or env:NAME says where its keys are."
+_ADVICE = f"Name its keys with {VARIABLE}=file:PATH or env:NAME."
 
 
 class WithoutKeys(ForwardingStore):
-    """A store that may be encrypted; that is looked up before the first write of plain text.
+    """A store that may be encrypted. The first write of plain text checks whether it is.
 
-    Where what is read turns out to be sealed, closing says so on standard error.
+    After encrypted data was read, closing the store prints a remark on standard error.
     """
 
     carries = ABILITIES
@@ -38,17 +35,12 @@ class WithoutKeys(ForwardingStore):
         super().__init__(inner)
         self._is_encrypted: bool | None = None
         self._has_seen_sealed = False
-        self._looking = asyncio.Lock()
-
-    @property
-    def bare(self) -> Store:
-        """The store itself, for who has keys."""
-        return self._inner
+        self._lock = asyncio.Lock()
 
     async def aclose(self) -> None:
         await super().aclose()
         if self._has_seen_sealed:
-            click.echo(f"{place_for_people(self.location)} is encrypted. {_WHERE}", err=True)
+            say(f"{readable_location(self.location)} is encrypted. {_ADVICE}", err=True)
 
     async def append(
         self, key: ThreadKey, messages: Sequence[NewMessage], **options: Unpack[AppendOptions]
@@ -64,8 +56,7 @@ class WithoutKeys(ForwardingStore):
     async def put_document(
         self, key: ThreadKey, name: str, value: bytes, *, expected_revision: int | None = None
     ) -> Document:
-        if key.tenant != KEYS_TENANT:
-            await self._check([value])
+        await self._check([value])
         return await super().put_document(key, name, value, expected_revision=expected_revision)
 
     async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
@@ -84,8 +75,8 @@ class WithoutKeys(ForwardingStore):
         return result
 
     async def _holds_keys(self) -> bool:
-        # In turn, also while it is looked up: appends land in the order in which they were submitted.
-        async with self._looking:
+        # One call at a time, so that appends keep the order of their calls.
+        async with self._lock:
             if self._is_encrypted is None:
                 self._is_encrypted = len(await self._inner.list_threads(KEYS_TENANT, limit=1)) > 0
             return self._is_encrypted
@@ -95,7 +86,7 @@ class WithoutKeys(ForwardingStore):
         if not is_plain and all(map(is_sealed, values)):
             return
         if await self._holds_keys():
-            raise EncryptionKeyError(f"This store is encrypted: nothing is written to it without its keys. {_WHERE}")
+            raise EncryptionKeyError(f"This store is encrypted, and cannot be written to without its keys. {_ADVICE}")
 
 
 def _is_sealed(result: object) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import msgspec
-
-from everthread.codec import View, decode, shorten, view_of
-from everthread.contract import SupportsSearch
-from everthread.engines._base import MAX_PAGE, BaseEngine
+from everthread.capabilities import SupportsSearch
+from everthread.engines._cursors import Signed, read_cursor, written_cursor
+from everthread.engines.base import MAX_PAGE, Engine
 from everthread.errors import ConfigurationError, CorruptRecordError, InvalidMessageError
-from everthread.model import NewMessage, Page, SearchHit, ThreadKey, check_count, check_identifier
+from everthread.messages.codec import View, decode, shorten, view_of
+from everthread.model import Page, SearchHit, ThreadKey, check_count, check_identifier
 
 MAX_QUERY_CHARACTERS = 1000
 
@@ -28,7 +25,7 @@ Position = tuple[int, int, int]
 """Where a hit stands among all: its time, its thread by the engine's own number, its position."""
 
 
-class Searching(BaseEngine, SupportsSearch):
+class Searching(Engine, SupportsSearch):
     """Gives an engine with the hook `_search` the ability to search."""
 
     async def search(self, tenant: str, text: str, *, limit: int = 20, cursor: str | None = None) -> Page[SearchHit]:
@@ -38,35 +35,33 @@ class Searching(BaseEngine, SupportsSearch):
             raise InvalidMessageError(f"A search is for text of at most {MAX_QUERY_CHARACTERS:,} characters.")
         after = None if cursor is None else _read_cursor(cursor, tenant, text)
         limit = min(limit, MAX_PAGE)
-        found = await self._call(self._search(tenant, _plain(text), limit, after))
-        more = _cursor(tenant, text, found[-1][1]) if len(found) == limit else None
+        found = await self._call(self._search, tenant, _plain(text), limit, after)
+        more = written_cursor((tenant, _plain(text), found[-1][1])) if len(found) == limit else None
         return Page(tuple(hit for hit, _ in found), more)
 
     @abstractmethod
     async def _search(
         self, tenant: str, text: str, limit: int, after: Position | None
     ) -> Sequence[tuple[SearchHit, Position]]:
-        """Hits in descending order of their positions, below ``after``."""
-
-
-def text_of(message: NewMessage) -> str:
-    """The text by which a message is found."""
-    return text_in(message.payload, message.format)
+        """Return hits in descending order of their positions, below ``after``."""
 
 
 def text_in(payload: bytes, format: str) -> str:
-    """The text by which a stored message is found; of one that is damaged, none."""
-    return _plain(_view(payload, format).text[:MAX_TEXT_CHARACTERS])
+    """Return the text by which a stored message is found: nothing if it cannot be decoded."""
+    view = _view(payload, format)
+    return "" if view is None else _plain(view.text[:MAX_TEXT_CHARACTERS])
 
 
 def hit(key: ThreadKey, seq: int, created_ms: int | None, *, payload: bytes, format: str, query: str) -> SearchHit:
-    """A hit, from the stored message."""
+    """Return a hit, from the stored message."""
     seen = _view(payload, format)
+    if seen is None:
+        return SearchHit(key, seq, "", created_ms, damage=f"The record at position {seq} of {key} is not JSON.")
     return SearchHit(key, seq, snippet(seen.text, query), created_ms, seen.role)
 
 
 def snippet(text: str, query: str) -> str:
-    """Some of a text around the first word of a query that is in it, on one line."""
+    """Return some of a text around the first word of a query that is in it, on one line."""
     words = sorted(map(re.escape, _WORD.findall(query)), key=len, reverse=True)
     found = re.search("|".join(words), text, re.IGNORECASE) if words else None
     if found is None or found.start() <= _SNIPPET // 2:
@@ -74,12 +69,12 @@ def snippet(text: str, query: str) -> str:
     return shorten("…" + text[found.start() - _SNIPPET // 4 :], _SNIPPET)
 
 
-def _view(payload: bytes, format: str) -> View:
+def _view(payload: bytes, format: str) -> View | None:
     try:
         return view_of(decode(payload), format)
     except CorruptRecordError:
-        # Nested deeper than this Python decodes: it is stored all the same, and not found.
-        return View()
+        # Damaged, or nested deeper than this Python decodes: such a message is stored, and not found.
+        return None
 
 
 def _plain(text: str) -> str:
@@ -87,17 +82,8 @@ def _plain(text: str) -> str:
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
-def _cursor(tenant: str, text: str, position: Position) -> str:
-    data = msgspec.json.encode((tenant, _plain(text), position))
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
 def _read_cursor(cursor: str, tenant: str, text: str) -> Position:
-    try:
-        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        of, query, position = msgspec.json.decode(data, type=tuple[str, str, Position])
-    except (msgspec.MsgspecError, binascii.Error, ValueError, TypeError):
-        raise ConfigurationError("This is not a cursor that search gave: start again without one.") from None
+    of, query, position = read_cursor(cursor, tuple[str, str, tuple[Signed, Signed, Signed]], "search")
     if (of, query) != (tenant, _plain(text)):
         raise ConfigurationError("This cursor is of another search: start again without one.")
     return position

@@ -5,21 +5,24 @@ Nothing outlives the process. URL: ``memory:``; each opening has threads of its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
-from everthread.contract import REMEMBERED_APPENDS, SupportsDiagnosis
-from everthread.engines._base import AppendRequest, Engine, ThreadChange
-from everthread.engines._importing import Importing
-from everthread.engines._rewriting import Rewriting
-from everthread.errors import ConfigurationError, ConflictError, EverthreadError, ThreadNotFoundError
+from everthread._url_options import engine_options
+from everthread.contract import REMEMBERED_APPENDS
+from everthread.engines._listing import PAGE_BYTES, Listed
+from everthread.engines._tenants import ListingTenants
+from everthread.engines.base import AppendRequest, ThreadChange
+from everthread.errors import ConfigurationError, ConflictError, ThreadNotFoundError
+from everthread.messages.tool_links import Span, add_turn, safe_start, safe_stop
 from everthread.model import (
     Appended,
     Document,
-    Fact,
+    HealthCheck,
     Message,
     MessagePage,
     Retention,
@@ -29,8 +32,6 @@ from everthread.model import (
     Truncated,
     to_milliseconds,
 )
-from everthread.retention import MAX_OPEN_CALLS, Span, add_span, resolve, safe_start, safe_stop
-from everthread.settings import engine_options
 
 
 @dataclass
@@ -56,12 +57,17 @@ class _Log:
 
 Threads = dict[ThreadKey, _Log]
 
+T = TypeVar("T")
 
-class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
+
+_changing = threading.RLock()
+
+
+class MemoryStore(ListingTenants):
     """Keeps threads in a dictionary.
 
     Args:
-        threads: The dictionary, to open the same threads twice.
+        threads: The dictionary, to open the same threads twice, also in event loops of several threads.
     """
 
     def __init__(self, threads: Threads | None = None, **options: Any) -> None:
@@ -79,23 +85,18 @@ class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
     def location(self) -> str:
         return "memory:"
 
-    async def _open(self) -> None: ...
+    async def _translated(self, call: Awaitable[T]) -> T:
+        # No hook waits, so each is one step for stores on the same threads in loops of other threads, too.
+        with _changing:
+            return await super()._translated(call)
 
-    async def _close(self) -> None: ...
-
-    def _translate(self, error: Exception) -> EverthreadError | None:
-        return None
-
-    async def _append_many(self, batch: Sequence[AppendRequest]) -> Sequence[Appended | EverthreadError]:
-        return [self._append(request) for request in batch]
-
-    def _append(self, request: AppendRequest) -> Appended | EverthreadError:
+    async def _append(self, request: AppendRequest) -> Appended:
         log = self._log(request.key)
         if log is not None and (earlier := log.appends.get(request.append_id)) is not None:
             return msgspec.structs.replace(earlier, replayed=True)
         first = log.next_seq if log is not None else 0
         if request.expected_seq is not None and request.expected_seq != first:
-            return ConflictError(f"The next position of {request.key} is {first}, not {request.expected_seq}.", first)
+            raise ConflictError.at_position(request.key, first, request.expected_seq)
         if log is None:
             log = self._threads[request.key] = _Log(request.now_ms, request.now_ms)
         _write(log, request, first)
@@ -127,7 +128,7 @@ class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
             log.spans = [span for span in log.spans if span[1] < stop]
             log.open_calls = {call: at for call, at in log.open_calls.items() if at < stop}
         if stop is not None:
-            log.updated_ms = self._now_ms()
+            log.updated_ms = max(self._now_ms(), log.created_ms)
         return Truncated(count - len(log.messages), log.head_seq, log.next_seq)
 
     async def _rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
@@ -144,16 +145,26 @@ class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
         log = self._log(key)
         return None if log is None else _thread(key, log)
 
-    async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Sequence[Thread]:
+    async def _list_tenants(self, after: str, limit: int) -> list[str]:
+        return sorted({key.tenant for key in self._threads if key.tenant > after})
+
+    async def _list_threads(self, tenant: str, limit: int, after: tuple[int, str] | None) -> Listed:
         live = [(key, self._log(key)) for key in list(self._threads) if key.tenant == tenant]
-        threads = [_thread(key, log) for key, log in live if log is not None]
-        threads.sort(key=_recency, reverse=True)
-        return [thread for thread in threads if after is None or _recency(thread) < after][:limit]
+        logs = {(log.updated_ms, key.thread_id): log for key, log in live if log is not None}
+        threads: list[Thread] = []
+        size = 0
+        for place in sorted(logs, reverse=True):
+            if after is None or place < after:
+                if len(threads) == limit or size >= PAGE_BYTES:
+                    return threads, True
+                threads.append(_thread(ThreadKey(place[1], tenant), logs[place]))
+                size += len(logs[place].metadata)
+        return threads, False
 
     async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
         log = self._existing(key)
         if change.expected_revision is not None and change.expected_revision != log.revision:
-            raise ConflictError(f"{key} has revision {log.revision}, not {change.expected_revision}.", log.revision)
+            raise ConflictError.at_revision(key, log.revision, change.expected_revision)
         log.title = log.title if change.title is None else change.title
         log.metadata = log.metadata if change.metadata is None else change.metadata
         if change.retention is not None:
@@ -161,6 +172,16 @@ class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
             log.expires_ms = None if change.expire_ms is None else log.updated_ms + change.expire_ms
         log.revision += 1
         return _thread(key, log)
+
+    async def _restore_position(self, key: ThreadKey, next_seq: int, expected_seq: int, expire_ms: int | None) -> None:
+        now = self._now_ms()
+        log = self._log(key) or _Log(now, now)
+        if log.next_seq == next_seq:
+            return
+        _expect(key, log, expected_seq)
+        self._threads[key] = log
+        log.next_seq, log.updated_ms = next_seq, max(now, log.created_ms)
+        log.expires_ms = log.expires_ms if expire_ms is None else log.updated_ms + expire_ms
 
     async def _restore_times(self, key: ThreadKey, created_ms: int, updated_ms: int) -> Thread:
         log = self._existing(key)
@@ -177,34 +198,28 @@ class MemoryStore(Rewriting, Importing, Engine, SupportsDiagnosis):
         del self._threads[key]
         return True
 
-    async def _delete_tenant(self, tenant: str) -> int:
-        return sum([await self._delete_thread(key) for key in list(self._threads) if key.tenant == tenant])
-
-    async def _get_document(self, key: ThreadKey, name: str) -> Document | None:
+    async def _documents(self, key: ThreadKey) -> Mapping[str, Document]:
         log = self._log(key)
-        return None if log is None else log.documents.get(name)
+        return {} if log is None else log.documents
 
-    async def _put_document(self, key: ThreadKey, name: str, value: bytes, expected_revision: int | None) -> Document:
-        current = await self._get_document(key, name)
+    async def _change_document(
+        self, key: ThreadKey, name: str, value: bytes | None, expected_revision: int | None
+    ) -> Document | None:
+        current = (await self._documents(key)).get(name)
         revision = 0 if current is None else current.revision
         if expected_revision is not None and expected_revision != revision:
-            raise ConflictError(f"Document {name!r} of {key} has revision {revision}.", revision)
+            raise ConflictError.at_revision(f"Document {name!r} of {key}", revision, expected_revision)
         now = self._now_ms()
-        log = self._log(key) or self._threads.setdefault(key, _Log(now, now))
-        log.documents[name] = Document(name, value, revision + 1, now)
-        return log.documents[name]
+        if value is not None:
+            log = self._log(key) or self._threads.setdefault(key, _Log(now, now))
+            log.documents[name] = current = Document(name, value, revision + 1, now)
+        elif current is not None:
+            del self._existing(key).documents[name]
+        return current
 
-    async def _delete_document(self, key: ThreadKey, name: str) -> bool:
-        log = self._log(key)
-        return log is not None and log.documents.pop(name, None) is not None
-
-    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        log = self._log(key)
-        return () if log is None else tuple(sorted(log.documents))
-
-    async def diagnose(self) -> tuple[Fact, ...]:
+    async def diagnose(self) -> tuple[HealthCheck, ...]:
         advice = "To keep threads, open a file: sqlite:///threads.db."
-        return (Fact("durability", "nothing outlives this process", "warning", advice),)
+        return (HealthCheck("durability", "nothing outlives this process", "warning", advice),)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -235,20 +250,14 @@ def _write(log: _Log, request: AppendRequest, first: int) -> None:
     for seq, new in enumerate(request.messages, first):
         created = request.now_ms if new.created_at is None else to_milliseconds(new.created_at)
         log.messages.append(Message(seq, new.payload, new.format, created, first))
-    for span in resolve(request.links, first, log.open_calls):
-        add_span(log.spans, *span)
-    for call_id, _ in request.links.early_results:
-        log.open_calls.pop(call_id, None)
-    for call_id, at in request.links.open_calls:
-        log.open_calls.pop(call_id, None)
-        log.open_calls[call_id] = first + at
-    while len(log.open_calls) > MAX_OPEN_CALLS:
-        del log.open_calls[next(iter(log.open_calls))]
+    add_turn(log.spans, log.open_calls, request.links, first)
     log.next_seq = first + len(request.messages)
-    log.updated_ms = request.now_ms
-    log.title = log.title if log.title is not None else request.default_title
+    # The clock may have been set back since the thread was begun.
+    log.updated_ms = max(request.now_ms, log.created_ms)
+    if first == 0 and log.title is None:
+        log.title = request.default_title
     expire = request.retention_of(log.retention).expire_ms
-    log.expires_ms = None if expire is None else request.now_ms + expire
+    log.expires_ms = None if expire is None else log.updated_ms + expire
 
 
 def _trim(log: _Log, retention: Retention) -> None:
@@ -259,7 +268,7 @@ def _trim(log: _Log, retention: Retention) -> None:
 
 def _expect(key: ThreadKey, log: _Log, expected_seq: int | None) -> None:
     if expected_seq is not None and expected_seq != log.next_seq:
-        raise ConflictError(f"The next position of {key} is {log.next_seq}, not {expected_seq}.", log.next_seq)
+        raise ConflictError.at_position(key, log.next_seq, expected_seq)
 
 
 def _drop_head(log: _Log, start: int) -> None:
@@ -269,10 +278,6 @@ def _drop_head(log: _Log, start: int) -> None:
     log.messages = [m for m in log.messages if m.seq >= start]
     log.spans = [span for span in log.spans if span[1] >= start]
     log.open_calls = {call: at for call, at in log.open_calls.items() if at >= start}
-
-
-def _recency(thread: Thread) -> tuple[int, str]:
-    return thread.updated_ms, thread.key.thread_id
 
 
 def _thread(key: ThreadKey, log: _Log) -> Thread:

@@ -1,40 +1,41 @@
-"""The conformance kit: holds any engine to the guarantees of `everthread.contract`.
+"""The conformance kit: tests that hold any engine to the guarantees of `everthread.contract`.
 
-An engine is tested by a subclass that says where to find an empty place:
+    from everthread.testing import conformance_suite
 
-    import itertools
-    import pytest
-    from everthread.testing import StoreContractSuite, UrlHarness
+    TestMyEngine = conformance_suite(lambda folder: f"mine:///{folder}/threads")
 
-    class TestMyEngine(StoreContractSuite):
-        @pytest.fixture
-        def harness(self, tmp_path):
-            names = itertools.count()
-            return UrlHarness(lambda: f"mine:///{tmp_path}/{next(names)}")
+The class has every suite that applies to the engine. ``python -m everthread.testing 'mine:///{folder}/threads'`` runs
+the same tests and prints which guarantees the engine keeps, and which suites do not apply and why.
 
-What not every engine can be asked is in suites of their own, so that nothing is skipped in silence:
-`ProcessSuite` for what outlives its process, `ServerSuite` for what is on a server, `CorruptionSuite` for
-places whose records a test can spoil, `SecretSuite` for what is reached with a password, `RewriteSuite` for what
-can rewrite, `ImportSuite` for what takes threads in with their times, `SearchSuite` for what can search, `ScanSuite`
-for searching what cannot. They take harnesses of the types that their names say.
+For another choice, subclass the suites and give the fixture ``harness``. Each suite says which type of harness it
+takes: `StoreContractSuite` and `ProcessSuite`, `ServerSuite`, `CorruptionSuite`, `CostSuite`, `SecretSuite`,
+`RewriteSuite`, `ImportSuite`, `SearchSuite`, `ScanSuite`.
 
-The property tests and the state machine take a share of the ``max_examples`` of the Hypothesis profile in
-force (50 runs of the machine by default): load another profile for more.
+Property tests run a share of the ``max_examples`` of the active Hypothesis profile. A failure is not shrunk to a
+smaller example, which takes minutes on a server, unless the environment variable ``EVERTHREAD_TESTING_SHRINK`` is set.
 
-For tests of what stands on a store there is `FaultyStore`, and the strategies make messages, turns and
-identifiers at their worst.
+For tests of code that uses a store there are `FaultyStore`, and strategies for messages, turns and identifiers.
 
 Needs ``pip install 'everthread[testing]'``.
 """
 
-import pytest
+from everthread._extras import missing_extra
+
+try:
+    import hypothesis
+    import pytest
+except ImportError as error:
+    raise missing_extra("testing", error) from error
+del hypothesis
 
 # Plain assertions say nothing when they fail, unless pytest rewrites them before they are imported.
 pytest.register_assert_rewrite("everthread.testing.guarantees")
 
+from everthread.testing.conformance import SUITES, conformance_suite, suites_for  # noqa: E402
 from everthread.testing.faults import Fault, FaultyStore  # noqa: E402
 from everthread.testing.guarantees import (  # noqa: E402
     CorruptionSuite,
+    CostSuite,
     ImportSuite,
     ProcessSuite,
     RewriteSuite,
@@ -48,12 +49,14 @@ from everthread.testing.harness import (  # noqa: E402
     Clock,
     CorruptibleHarness,
     Harness,
+    MeteredHarness,
     ProcessHarness,
     SecretHarness,
     ServerHarness,
     UrlHarness,
 )
 from everthread.testing.machine import machine_for  # noqa: E402
+from everthread.testing.report import Report, conformance_report  # noqa: E402
 from everthread.testing.strategies import (  # noqa: E402
     agent_framework_messages,
     identifiers,
@@ -66,15 +69,19 @@ from everthread.testing.strategies import (  # noqa: E402
 )
 
 __all__ = [
+    "SUITES",
     "Clock",
     "CorruptibleHarness",
     "CorruptionSuite",
+    "CostSuite",
     "Fault",
     "FaultyStore",
     "Harness",
     "ImportSuite",
+    "MeteredHarness",
     "ProcessHarness",
     "ProcessSuite",
+    "Report",
     "RewriteSuite",
     "ScanSuite",
     "SearchSuite",
@@ -85,12 +92,15 @@ __all__ = [
     "StoreContractSuite",
     "UrlHarness",
     "agent_framework_messages",
+    "conformance_report",
+    "conformance_suite",
     "identifiers",
     "json_values",
     "look_alikes",
     "machine_for",
     "messages",
     "payloads",
+    "suites_for",
     "thread_keys",
     "turns",
 ]

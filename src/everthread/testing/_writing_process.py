@@ -1,4 +1,4 @@
-"""A process of its own that writes turns. Run by its path, so that it starts without loading the kit.
+"""A separate process that writes turns. Run by its path, so that it starts without loading the kit.
 
 Standard input: the job, pickled, as one line of base64; then a line when to begin. Standard output:
 ``ready``, then a line for each turn that the store has acknowledged.
@@ -20,7 +20,7 @@ from everthread.model import NewMessage, Retention, ThreadKey
 
 
 def turn_of(writer: str, turn: int, size: int, padding: int) -> list[NewMessage]:
-    """The messages of a turn, which tell which turn they are of and which part of it."""
+    """Return the messages of a turn. Each contains its turn and its place in it."""
     return [
         NewMessage(msgspec.json.encode({"writer": writer, "turn": turn, "part": i, "of": size, "text": "x" * padding}))
         for i in range(size)
@@ -28,7 +28,7 @@ def turn_of(writer: str, turn: int, size: int, padding: int) -> list[NewMessage]
 
 
 async def write(job: dict[str, Any]) -> None:
-    """Carries out a job: see `everthread.testing.processes.Job`."""
+    """Execute a job: see `everthread.testing.processes.Job`."""
     store: Store = job["opener"]()
     async with store:
         await asyncio.gather(*(_write_lane(store, lane, job) for lane in job["lanes"]))
@@ -45,7 +45,7 @@ async def _write_lane(store: Store, lane: str, job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Takes the job and waits for the word to begin."""
+    """Read the job and wait for the line to begin."""
     job = pickle.loads(base64.b64decode(sys.stdin.readline()))  # noqa: S301 - from the process that started this one
     os.write(1, b"ready\n")
     sys.stdin.readline()

@@ -1,16 +1,17 @@
-"""Cancels a call at each of the points at which it waits."""
+"""Cancel a call at each of the points at which it waits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class _Counted(Generic[T]):
-    """A coroutine that counts how often it waits, and has its task cancelled at one of these times."""
+    """A coroutine that counts its waits, and cancels its task at one of them."""
 
     def __init__(self, call: Coroutine[Any, Any, T], cancel_at: int) -> None:
         self._call = call
@@ -20,7 +21,7 @@ class _Counted(Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         task = asyncio.current_task()
         assert task is not None
-        resume: Callable[[], Any] = lambda: self._call.send(None)  # noqa: E731 - replaced in the loop
+        resume: Callable[[], Any] = partial(self._call.send, None)
         while True:
             try:
                 waited_for = resume()
@@ -33,23 +34,15 @@ class _Counted(Generic[T]):
             try:
                 value = yield waited_for
             except BaseException as error:
-                resume = _throwing(self._call, error)
+                resume = partial(self._call.throw, error)
             else:
-                resume = _sending(self._call, value)
-
-
-def _throwing(call: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: call.throw(error)
-
-
-def _sending(call: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: call.send(value)
+                resume = partial(self._call.send, value)
 
 
 async def cancelled_at_every_wait(
     call: Callable[[], Coroutine[Any, Any, object]], *, at_most: int = 200
 ) -> AsyncIterator[bool]:
-    """Makes a call again and again, and cancels it the first, second, third … time that it waits.
+    """Repeat a call, and cancel it at the first, second, third … time that it waits.
 
     Ends after the first call that waits too seldom to be cancelled. What the call raises besides
     ``CancelledError`` comes out.
@@ -63,8 +56,7 @@ async def cancelled_at_every_wait(
     """
     for wait in range(at_most):
         counted = _Counted(call(), wait)
-        done = await _was_cancelled(asyncio.ensure_future(_run(counted)))
-        yield done
+        yield await _was_cancelled(asyncio.ensure_future(_run(counted)))
         if counted.waits <= wait:
             return
 
@@ -82,7 +74,7 @@ async def _was_cancelled(task: asyncio.Future[Any]) -> bool:
 
 
 async def cancelled_after(call: Coroutine[Any, Any, object], seconds: float) -> bool:
-    """Makes a call and cancels it some time later; says whether that was in time."""
+    """Make a call and cancel it some time later. Return whether the cancellation was in time."""
     task = asyncio.ensure_future(call)
     await asyncio.wait({task}, timeout=seconds)
     task.cancel()

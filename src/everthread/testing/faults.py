@@ -1,4 +1,4 @@
-"""A store that fails when it is told to: for tests of what stands on a store."""
+"""A store that fails on request, for tests of code that uses a store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from everthread.contract import Store
 from everthread.errors import OutcomeUnknownError, StoreUnavailableError
-from everthread.wrappers._forwarding import ABILITIES, WRITES, ForwardingStore
+from everthread.wrappers.forwarding import ABILITIES, WRITES, ForwardingStore
 
 T = TypeVar("T")
 
 
 class Fault(Enum):
-    """What goes wrong in a call."""
+    """The fault of a call."""
 
     FAIL_BEFORE = auto()
     """`StoreUnavailableError`, and nothing was written."""

@@ -1,4 +1,4 @@
-"""How the kit gets at an engine. What a harness can do is its type, so no test is skipped in silence."""
+"""Access of the kit to an engine. A harness has its abilities as types, so no test is skipped silently."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from everthread.opening import open_store
 
 
 class Harness(ABC):
-    """One empty place where an engine keeps threads."""
+    """One empty place where an engine stores threads.
+
+    Attributes:
+        lists_late: Whether a listing may miss a new append of another store, until that store lists too.
+    """
+
+    lists_late = False
 
     @abstractmethod
     def open(self, **options: Any) -> Store:
-        """A new store, not yet opened, on this place: each call gives another store on the same threads.
+        """Return a new store on this place, not yet opened. Each call returns another store on the same threads.
 
         Args:
-            options: What every engine takes: ``clock``, ``retention``, ``max_message_bytes``.
+            options: The options of every engine: ``clock``, ``retention``, ``max_message_bytes``, ``read_only``.
         """
 
     @abstractmethod
     def another(self) -> Self:
-        """A harness on another place that is empty and shares nothing with this one."""
+        """Return a harness on another empty place, which shares nothing with this one."""
 
 
 class ProcessHarness(Harness):
@@ -34,27 +40,39 @@ class ProcessHarness(Harness):
 
     @abstractmethod
     def opener(self) -> Callable[[], Store]:
-        """Opens a store on this place in whatever process calls it: must be picklable."""
+        """Return a picklable function that makes a store on this place in the process that calls it."""
 
 
 class ServerHarness(ProcessHarness):
-    """A place on a server that can be stopped and started again. No other test may use that server meanwhile."""
+    """A place on a server that can be stopped and started again. No other test may use that server at the same time."""
 
     @abstractmethod
     def kill_server(self) -> None:
-        """Ends the server at once, as a crash would; returns when it is gone."""
+        """End the server immediately, as a crash would. Return when the process has ended."""
 
     @abstractmethod
     def start_server(self) -> None:
-        """Starts it again on the same address and data; returns when it answers."""
+        """Start the server again on the same address and data. Return when it answers."""
 
 
 class CorruptibleHarness(Harness):
-    """A place whose records can be spoilt behind the store's back."""
+    """A place with records that a test can damage without the store."""
 
     @abstractmethod
     async def corrupt(self, key: ThreadKey, seq: int, payload: bytes) -> None:
-        """Overwrites the payload of one stored message."""
+        """Overwrite the payload of one stored message."""
+
+    @abstractmethod
+    async def corrupt_metadata(self, key: ThreadKey) -> None:
+        """Replace the stored metadata of a thread by something that is not a JSON object."""
+
+
+class MeteredHarness(Harness):
+    """A place that counts the bytes which stores exchange with it. No other test may use it at the same time."""
+
+    @abstractmethod
+    async def traffic(self) -> int:
+        """Return the number of bytes that all stores on this place have sent and received so far."""
 
 
 class SecretHarness(Harness):
@@ -68,15 +86,15 @@ class SecretHarness(Harness):
 
     @abstractmethod
     def open_unreachable(self) -> Store:
-        """A store, not yet opened, that was given the secret, at an address where nothing answers."""
+        """Return a store with the secret, not yet opened, at an address that does not answer."""
 
 
 class UrlHarness(ProcessHarness):
     """The harness of an engine that `open_store` finds by URL.
 
     Args:
-        fresh_url: Gives the URL of a new, empty place at each call.
-        options: For every store that is opened here.
+        fresh_url: Returns the URL of a new, empty place at each call.
+        options: The options of every store.
     """
 
     def __init__(self, fresh_url: Callable[[], str], **options: Any) -> None:
@@ -95,9 +113,9 @@ class UrlHarness(ProcessHarness):
 
 
 class Clock:
-    """A clock for tests: goes on only when it is told to.
+    """A clock for tests, which only `advance` moves.
 
-    Begins at the present time, because a server that expires threads by itself compares with its own.
+    It starts at the present time, because a server that expires threads uses its own clock.
     """
 
     def __init__(self) -> None:
@@ -107,5 +125,5 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Lets ``seconds`` pass."""
+        """Move the clock forward by ``seconds``."""
         self.now += seconds

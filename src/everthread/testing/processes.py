@@ -1,4 +1,4 @@
-"""Starts processes that write to a store, and kills them."""
+"""Start processes that write to a store, and kill them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from everthread.testing import _writing_process
 
 @dataclass(frozen=True)
 class Job:
-    """What a process writes.
+    """The work of a writing process.
 
     Attributes:
         opener: Opens the store there; picklable.
@@ -51,23 +51,23 @@ class Ack(NamedTuple):
 
 
 class Writer:
-    """A process that has taken its job and waits for the word to begin."""
+    """A process that has its job and waits for `begin`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     def begin(self) -> None:
-        """Lets it open the store and write."""
+        """Let it open the store and write."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"go\n")
 
     def kill(self) -> None:
-        """SIGKILL: it ends wherever it is."""
+        """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def acks(self) -> AsyncIterator[Ack]:
-        """What the store acknowledged, as it comes; ends with the process."""
+        """Yield the acknowledgements of the store as they arrive, until the process ends."""
         assert self._process.stdout is not None
         while (line := await self._process.stdout.readline()).endswith(b"\n"):
             lane, *numbers = line.decode().split()
@@ -75,7 +75,7 @@ class Writer:
             yield Ack(lane, turn, first, following, bool(replayed))
 
     async def finish(self) -> list[Ack]:
-        """All acknowledgements of a process that is left to end by itself; fails if it ended badly."""
+        """Wait for the end of the process and return all acknowledgements. Fail if its exit status is not 0."""
         found = [ack async for ack in self.acks()]
         assert await self._process.wait() == 0, "a writing process failed: see its error above"
         return found
@@ -83,7 +83,7 @@ class Writer:
 
 @contextlib.asynccontextmanager
 async def writer(job: Job) -> AsyncGenerator[Writer]:
-    """A process that is ready to carry out a job; it is killed in the end, if it still runs."""
+    """Yield a process that is ready to execute a job. Kill it at the end, if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what people and frameworks put into a store, at its worst."""
+"""Hypothesis strategies for difficult data of people and frameworks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from everthread.codec import new_message
+from everthread.messages.codec import new_message
 from everthread.model import MAX_IDENTIFIER_BYTES, NewMessage, ThreadKey
 
 # Separators of keys, globs and paths, hash tags, escapes, what ends a C string or a line, and text in which
@@ -23,7 +23,7 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 def identifiers(*, may_be_empty: bool = False) -> SearchStrategy[str]:
-    """Thread ids, tenants, append ids and document names: any text that is allowed, hostile text above all."""
+    """Return thread ids, tenants, append ids and document names: any valid text, often hostile."""
     pieces = st.sampled_from([*_HOSTILE, "a", "b", "c"])
     joined = st.lists(pieces, min_size=0 if may_be_empty else 1, max_size=5).map("".join)
     longest = st.sampled_from(
@@ -39,7 +39,7 @@ def thread_keys() -> SearchStrategy[ThreadKey]:
 
 
 def look_alikes() -> SearchStrategy[tuple[ThreadKey, ThreadKey]]:
-    """Two different keys whose parts, simply joined, would give the same name."""
+    """Return pairs of different keys that would have one name if their parts were simply joined."""
 
     def split(text: str, separator: str, first: int, second: int) -> tuple[ThreadKey, ThreadKey]:
         parts = text.split("#")
@@ -74,7 +74,7 @@ _FRAGILE = (
 
 
 def payloads() -> SearchStrategy[bytes]:
-    """Payloads as bytes of JSON: spaces, escapes, duplicate names and odd numbers that must come back as they were."""
+    """Return payloads as bytes of JSON, with spaces, escapes, duplicate names and odd numbers that must not change."""
     indents = st.sampled_from([None, 0, 2])
     return st.one_of(st.sampled_from(_FRAGILE), st.builds(_dump, json_values(), st.booleans(), indents))
 
@@ -99,7 +99,7 @@ def messages(*, payloads: SearchStrategy[bytes] | None = None) -> SearchStrategy
 
 
 def turns(*, max_size: int = 5, of: SearchStrategy[NewMessage] | None = None) -> SearchStrategy[list[NewMessage]]:
-    """Turns of messages, with calls and results inside them and across them."""
+    """Return turns of messages, with calls and results inside them and across them."""
     return st.lists(of if of is not None else messages(), min_size=1, max_size=max_size)
 
 
@@ -107,7 +107,7 @@ _payloads = payloads
 
 
 def agent_framework_messages() -> SearchStrategy[NewMessage]:
-    """Messages as Microsoft Agent Framework writes them, of 1.x and of the 1.0 betas."""
+    """Return messages as Microsoft Agent Framework writes them, of 1.x and of the 1.0 betas."""
     call_ids = st.sampled_from(["call_1", "call_2", "call_3"])
     contents = st.one_of(
         st.fixed_dictionaries({"type": st.just("text"), "text": _TEXT}),

@@ -1,7 +1,7 @@
-"""A store's threads → a file, a folder with a file for each thread, or a stream, in whichever form.
+"""Write the threads of a store into a file, a folder with a file for each thread, or a stream.
 
-Until it is complete a file has ``.part`` at the end of its name. A run that was broken off goes on behind
-the last complete thread of that file, where the form allows it.
+An incomplete file has ``.part`` at the end of its name. A repeated run continues after the last complete thread of
+that file, if the form allows it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
+from everthread._escaping import escape
 from everthread.errors import ConfigurationError, CorruptRecordError
-from everthread.keys import escape
+from everthread.model import Message
+from everthread.transfer.files import Lines, check_replaceable, continuing, finish, opened, remove_unfinished, replacing
 from everthread.transfer.model import Outcome, Report, Watcher
 from everthread.transfer.reading import EXPORT_START, checked_threads
 from everthread.transfer.records import (
@@ -24,6 +26,8 @@ from everthread.transfer.records import (
     VERSION,
     EndLine,
     ExportLine,
+    ThreadLine,
+    decoded,
     document_line,
     encoded,
     message_line,
@@ -33,11 +37,11 @@ from everthread.transfer.sources import StoreSource, StoreThread
 
 
 class Sink:
-    """Where an export goes, and who is told; without a file it only counts.
+    """The destination of an export. Without a file it only counts.
 
     Attributes:
-        file: May be changed in the course of it.
-        size: How many bytes went there.
+        file: The file; may change during the export.
+        size: The number of bytes written.
     """
 
     def __init__(self, watcher: Watcher, file: BinaryIO | None = None) -> None:
@@ -46,7 +50,7 @@ class Sink:
         self.size = 0
 
     def write(self, data: bytes, messages: int = 0) -> None:
-        """Takes in bytes that hold so many messages."""
+        """Write bytes that hold this number of messages."""
         self.size += len(data)
         if self.file is not None:
             self.file.write(data)
@@ -54,14 +58,14 @@ class Sink:
 
 
 class Form(ABC):
-    """How threads look in a file.
+    """The format of threads in a file.
 
     Attributes:
-        suffix: How a file's name ends.
-        before: What a file begins with.
-        after: What it ends with.
-        is_known_by_opening: What `opening` gives is another whenever the thread has changed. So what a file
-            has of it already need not be written again.
+        suffix: The end of a file's name.
+        before: The beginning of a file.
+        after: The end of a file.
+        is_known_by_opening: `opening` returns other bytes after each change of the thread. So a thread need not be
+            written again if its opening is in the file already.
     """
 
     suffix: ClassVar[str]
@@ -71,11 +75,14 @@ class Form(ABC):
 
     @abstractmethod
     async def opening(self, thread: StoreThread) -> bytes:
-        """What a thread begins with."""
+        """Return the beginning of a thread."""
 
     @abstractmethod
     def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
-        """All that follows, in parts of a bounded size: each with how many messages it holds."""
+        """Yield the rest in parts of a bounded size, each with the number of messages in it.
+
+        Reports unreadable messages to the thread.
+        """
 
 
 class JsonLines(Form):
@@ -92,7 +99,7 @@ class JsonLines(Form):
         digest = blake2b(opening, digest_size=16)
         messages = documents = 0
         async for page in thread.pages():
-            lines = b"".join([encoded(message_line(message)) for message in page])
+            lines = b"".join([_line(thread, message) for message in page])
             digest.update(lines)
             messages += len(page)
             yield lines, len(page)
@@ -104,8 +111,16 @@ class JsonLines(Form):
         yield encoded(EndLine(messages, documents, digest.hexdigest())), 0
 
 
+def _line(thread: StoreThread, message: Message) -> bytes:
+    line = message_line(message)
+    if isinstance(line.base64, bytes):
+        # Another program stored this: not strict JSON, or no JSON at all, which `view` reports.
+        thread.view(message)
+    return encoded(line)
+
+
 async def export_to_stream(source: StoreSource, form: Form, stream: BinaryIO | None, watcher: Watcher) -> Report:
-    """Writes all threads to an open stream, or nowhere, to see how much it would be."""
+    """Write all threads to an open stream, or only count them."""
     sink = Sink(watcher, stream)
     sink.write(form.before)
     report = await _one_by_one(source, form, sink, set())
@@ -119,35 +134,36 @@ async def export_to_stream(source: StoreSource, form: Form, stream: BinaryIO | N
 async def export_to_file(
     source: StoreSource, form: Form, path: Path, watcher: Watcher, *, dry_run: bool = False
 ) -> Report:
-    """Writes all threads into one file, which takes its name when it is complete."""
+    """Write all threads into one file, which gets its name when it is complete."""
     if form.is_known_by_opening:
         form.before = encoded(ExportLine(VERSION, source.selection))
     if dry_run:
         return await export_to_stream(source, form, None, watcher)
+    if not form.is_known_by_opening:
+        remove_unfinished(path.parent, path.name)
+        with replacing(path) as file:
+            return await export_to_stream(source, form, file, watcher)
+    check_replaceable(path)
     part = path.with_name(path.name + ".part")
-    with _opened(part) as file:
-        if form.is_known_by_opening:
-            done = _completed(file, form.before)
-            report = await _one_by_one(source, form, Sink(watcher, file), done)
-            report.size = file.tell()
-        else:
-            file.truncate()
-            report = await export_to_stream(source, form, file, watcher)
-        _sync(file)
-    part.replace(path)
+    with continuing(part) as file:
+        done = await _completed(file, source, form)
+        report = await _one_by_one(source, form, Sink(watcher, file), done)
+        report.size = file.tell()
+        finish(file, part, path)
     return report
 
 
 async def export_to_folder(
     source: StoreSource, form: Form, folder: Path, watcher: Watcher, *, dry_run: bool = False
 ) -> Report:
-    """Writes each thread into a file of its own; files that are known to hold it already are left as they are."""
+    """Write each thread into a separate file. Files of unchanged threads stay."""
     report, sink = Report(), Sink(watcher)
     if not dry_run:
         _make_folder(folder)
+        remove_unfinished(folder)
     async with source:
         watcher.begin(source.total)
-        async for thread in source.threads():
+        async for thread in _readable(source, report):
             path = folder / file_name(thread.heading.key.thread_id, form.suffix)
             opening = await form.opening(thread)
             if form.is_known_by_opening and _holds(path, form.before + opening):
@@ -156,36 +172,31 @@ async def export_to_folder(
                 report.files += 1
                 write = _whole(thread, form, opening, sink) if dry_run else _file(thread, form, opening, path, sink)
                 outcome = await write
-            _told(outcome, report, watcher)
+            _add(outcome, report, watcher)
     report.size = sink.size
     return report
 
 
 async def _one_by_one(source: StoreSource, form: Form, sink: Sink, done: set[bytes]) -> Report:
-    """Writes one thread after the other, without those whose openings have a digest in ``done``."""
+    """Write each thread unless ``done`` has the digest of its opening."""
     report = Report(files=1)
     async with source:
         sink.watcher.begin(source.total)
-        async for thread in source.threads():
+        async for thread in _readable(source, report):
             opening = await form.opening(thread)
             mark = blake2b(opening, digest_size=16).digest()
             if mark in done:
                 outcome = _unchanged(thread, sink)
             else:
                 outcome = await _written(thread, form, opening, sink)
-            if form.is_known_by_opening:
-                done.add(mark)
-            _told(outcome, report, sink.watcher)
+            _add(outcome, report, sink.watcher)
     return report
 
 
 async def _file(thread: StoreThread, form: Form, opening: bytes, path: Path, sink: Sink) -> Outcome:
-    """Writes a thread's own file."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as sink.file:
-        outcome = await _whole(thread, form, opening, sink)
-    part.replace(path)
-    return outcome
+    """Write a file with one thread."""
+    with replacing(path) as sink.file:
+        return await _whole(thread, form, opening, sink)
 
 
 async def _whole(thread: StoreThread, form: Form, opening: bytes, sink: Sink) -> Outcome:
@@ -195,11 +206,22 @@ async def _whole(thread: StoreThread, form: Form, opening: bytes, sink: Sink) ->
     return outcome
 
 
+async def _readable(source: StoreSource, report: Report) -> AsyncIterator[StoreThread]:
+    async for thread in source.threads():
+        if isinstance(thread, StoreThread):
+            yield thread
+        else:
+            report.skipped.append(thread)
+
+
 async def _written(thread: StoreThread, form: Form, opening: bytes, sink: Sink) -> Outcome:
     sink.write(opening)
+    written = 0
     async for part, messages in form.rest(thread, opening):
         sink.write(part, messages)
-    return Outcome(thread.heading.key, "new", thread.thread.count, documents=thread.documents_read)
+        written += messages
+    skipped = tuple(thread.left_out.values())
+    return Outcome(thread.heading.key, "new", written, documents=thread.documents_read, skipped=skipped)
 
 
 def _unchanged(thread: StoreThread, sink: Sink) -> Outcome:
@@ -207,16 +229,18 @@ def _unchanged(thread: StoreThread, sink: Sink) -> Outcome:
     return Outcome(thread.heading.key, "unchanged", present=thread.thread.count)
 
 
-def _told(outcome: Outcome, report: Report, watcher: Watcher) -> None:
+def _add(outcome: Outcome, report: Report, watcher: Watcher) -> None:
     report.add(outcome)
     watcher.finished(outcome)
 
 
 def _holds(path: Path, beginning: bytes) -> bool:
-    """Whether a file begins so and is complete; it may be cut short where the machine lost its power."""
-    if not path.exists():
+    """Return whether a file begins like this and is complete: a machine that lost power may have cut it short."""
+    try:
+        file = opened(path)
+    except ConfigurationError:
         return False
-    with path.open("rb") as file:
+    with file:
         if file.read(len(beginning)) != beginning:
             return False
         file.seek(max(file.seek(0, os.SEEK_END) - LONGEST_END, 0))
@@ -225,7 +249,7 @@ def _holds(path: Path, beginning: bytes) -> bool:
 
 
 def file_name(thread_id: str, suffix: str) -> str:
-    """A name that no other thread's file has, also where capitals do not count."""
+    """Return a file name that is unique to the thread, also if the file system ignores case."""
     readable = escape(thread_id)[:80].replace(".", "_")
     return f"{readable}~{blake2b(thread_id.encode(), digest_size=8).hexdigest()}{suffix}"
 
@@ -234,32 +258,28 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"The folder {folder} cannot be made: {error.strerror}.") from None
+        raise ConfigurationError(f"Cannot create the folder {folder}: {error.strerror}.") from None
 
 
-def _opened(part: Path) -> BufferedRandom:
-    """The file, readable by its owner alone, made if it is not there."""
-    try:
-        part.touch(mode=0o600)
-        return part.open("r+b")
-    except OSError as error:
-        raise ConfigurationError(f"{part} cannot be written: {error.strerror}.") from None
+async def _completed(file: BufferedRandom, source: StoreSource, form: Form) -> set[bytes]:
+    """Return the digests of the openings of complete, unchanged threads, and cut off everything after these.
 
-
-def _completed(file: BufferedRandom, beginning: bytes) -> set[bytes]:
-    """The digests of the first lines of the threads that are complete; what follows them is cut off.
-
-    A file that begins in another way is of another selection, and begun anew.
+    Threads that have changed are usually the last of the file, so no thread is in it twice. A file with another
+    beginning is of another selection, and starts again.
     """
     done: set[bytes] = set()
+    beginning = form.before
     if file.read(len(beginning)) == beginning:
         end = file.tell()
         try:
-            for found in checked_threads(file, "The unfinished export"):
+            for found in checked_threads(Lines(file, "The unfinished export")):
+                thread = await source.thread(decoded(found.first_line, "The unfinished export", ThreadLine).thread_id)
+                if thread is None or await form.opening(thread) != found.first_line:
+                    break
                 done.add(blake2b(found.first_line, digest_size=16).digest())
                 end = found.stop
         except CorruptRecordError:
-            # It was broken off here.
+            # The interrupted run ended here.
             pass
         file.seek(end)
     else:
@@ -267,9 +287,3 @@ def _completed(file: BufferedRandom, beginning: bytes) -> set[bytes]:
         file.write(beginning)
     file.truncate()
     return done
-
-
-def _sync(file: BinaryIO) -> None:
-    """Waits until the file is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())

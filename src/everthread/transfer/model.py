@@ -1,4 +1,4 @@
-"""What is moved, and what became of it: a source's threads, a thread's outcome, a report. No I/O."""
+"""Sources of threads, and reports of their transfer. No I/O."""
 
 from __future__ import annotations
 
@@ -16,24 +16,34 @@ Status = Literal["new", "extended", "updated", "unchanged", "ahead", "expired", 
 
 PROBLEMS: frozenset[Status] = frozenset({"conflict", "failed"})
 
-_LAST_MS = to_milliseconds(datetime(9999, 12, 31, tzinfo=UTC))
+EARLIEST_MS = to_milliseconds(datetime(1, 1, 2, tzinfo=UTC))
+LATEST_MS = to_milliseconds(datetime(9999, 12, 30, tzinfo=UTC))
+"""The times that every time zone can represent."""
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """Something that could not be read and was left out: where it is, and what is wrong with it. No content."""
+    """An unreadable record or thread: its place and the reason, without content."""
 
     place: str
     reason: str
 
+    @classmethod
+    def at(cls, place: str, error: Exception) -> Skipped:
+        """Return the record of an error, without the place if the error's text begins with it or its file."""
+        reason = str(error)
+        for known in (place, place.partition(", ")[0]):
+            reason = reason.removeprefix(known).lstrip(":, ")
+        return cls(place, reason)
+
 
 class Heading(msgspec.Struct, frozen=True):
-    """What a source says of a thread beside its messages.
+    """A thread of a source, without its messages.
 
     Attributes:
-        next_seq: The position that its next message would get; ``None`` if only its messages tell.
-        expires_ms: When the whole thread is to be forgotten, in milliseconds since 1970.
-        times: When it was begun and last active, in milliseconds since 1970; ``None`` if that is not known.
-        retention: Its own, if it has one.
+        next_seq: The position of its next message; ``None`` if it follows from the messages.
+        expires_ms: The time at which it expires, in milliseconds since 1970.
+        times: The times of its creation and last activity, in milliseconds since 1970; ``None`` if unknown.
+        retention: Its own retention, if it has one.
     """
 
     key: ThreadKey
@@ -49,21 +59,38 @@ class Heading(msgspec.Struct, frozen=True):
 
 
 def known_times(created_ms: int, updated_ms: int) -> tuple[int, int] | None:
-    """The times of a `Heading`; ``None`` where a store does not know them, or they cannot be."""
-    return (created_ms, updated_ms) if 0 < created_ms <= updated_ms <= _LAST_MS else None
+    """Return the times of a `Heading`; ``None`` if the store does not know them, or they are impossible."""
+    return (created_ms, updated_ms) if 0 < created_ms <= updated_ms <= LATEST_MS else None
+
+
+def bounded_expiry(expires_ms: int | None) -> int | None:
+    """Return an expiry that fits a date, at most the end of the year 9999."""
+    return None if expires_ms is None else min(expires_ms, LATEST_MS)
+
+
+def left_of(updated_ms: int, expires_ms: int | None) -> int | None:
+    """Return the time from the last activity of a thread to its expiry."""
+    return None if expires_ms is None else expires_ms - updated_ms
 
 
 class SourceThread(ABC):
-    """A thread that can be read from its beginning, more than once."""
+    """A thread that can be read from its beginning, more than once.
+
+    Attributes:
+        place: Its file and line, for reports; empty if there is no file.
+        left_out: The unreadable parts found so far: messages by position, documents by name, the rest at ``None``.
+    """
 
     heading: Heading
+    place: str = ""
+    left_out: dict[int | str | None, Skipped] = {}  # noqa: RUF012 - replaced, never added to
 
     @abstractmethod
     def pages(self) -> AsyncIterator[Sequence[Message]]:
-        """Its messages in order, a bounded number of bytes at a time."""
+        """Yield its messages in order, a bounded number of bytes at a time."""
 
     async def documents(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Its documents: name and JSON."""
+        """Yield the name and JSON of each document."""
         for nothing in ():
             yield nothing
 
@@ -72,23 +99,23 @@ class Source(ABC):
     """Threads to be read, the least recently active first.
 
     Attributes:
-        total: About how many messages there are; ``None`` if that is not known.
-        skipped: What cannot be read and is left out, where that was asked for.
+        total: The approximate number of messages; ``None`` if unknown.
+        skipped: Unreadable parts that `open` found, if it may skip them.
     """
 
     total: int | None = None
     skipped: Sequence[Skipped] = ()
 
     @abstractmethod
-    def threads(self) -> AsyncIterator[SourceThread]:
-        """The threads; one that changes meanwhile may come again at the end."""
+    def threads(self) -> AsyncIterator[SourceThread | Skipped]:
+        """Yield the threads. One that changes may come again at the end; a bad one comes as `Skipped`."""
 
     async def open(self) -> None:
-        """Finds out what there is."""
+        """Open the source and count its threads."""
         return
 
     async def aclose(self) -> None:
-        """Gives back what was opened."""
+        """Close everything that `open` opened."""
         return
 
     async def __aenter__(self) -> Self:
@@ -106,18 +133,17 @@ class Source(ABC):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one thread.
+    """The result for one thread.
 
     Attributes:
-        status: ``new``, ``extended`` (messages were added), ``updated`` (only title, metadata, documents,
-            retention or times), ``unchanged`` (all was there), ``ahead`` (the target has gone on by itself, and
-            was left as it is), ``expired`` (its time has passed, so nothing was written), ``conflict`` (the
-            target has another conversation of this name, which was left as it is), ``failed``.
-        written: Messages that were written, or would be.
-        present: Messages that were there already.
-        documents: Documents that were written, or would be.
-        reason: Why, for what went wrong; no content.
-        skipped: Records that were left out because they cannot be read.
+        status: ``new``, ``extended`` (messages were added), ``updated`` (only title, metadata, documents, retention or
+            times), ``unchanged``, ``ahead`` (the target has later messages, and is unchanged), ``expired`` (nothing was
+            written), ``conflict`` (the target has another thread of this name, and is unchanged), ``failed``.
+        written: The number of messages written; in a dry run, to be written.
+        present: The number of messages that the target had already.
+        documents: The number of documents written; in a dry run, to be written.
+        reason: The reason of a conflict or failure; no content.
+        skipped: Records that cannot be read. They were left out, or exported as bytes.
     """
 
     key: ThreadKey
@@ -130,19 +156,18 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """What became of all threads.
+    """The result of a transfer.
 
     Attributes:
-        threads: How many ended in each status.
-        written: Messages that were written, or would be.
-        present: Messages that were there already.
-        documents: Documents that were written, or would be.
-        problems: The outcomes that need somebody's attention.
-        skipped: What cannot be read and was left out.
-        files: Files that were written, or would be.
-        size: How many bytes went into files, or would.
-        keeps_times: Whether threads have the times of the source; else the target cannot be told any, and they
-            have those of the move.
+        threads: The number of threads in each status.
+        written: The number of messages written; in a dry run, to be written.
+        present: The number of messages that the target had already.
+        documents: The number of documents written; in a dry run, to be written.
+        problems: The threads with a conflict or failure.
+        skipped: Threads and records that cannot be read. They were left out, or exported as bytes.
+        files: The number of files written; in a dry run, to be written.
+        size: The number of bytes in these files.
+        keeps_times: Whether threads keep the times of the source. Otherwise they have the time of the transfer.
     """
 
     threads: dict[str, int] = msgspec.field(default_factory=dict[str, int])
@@ -155,30 +180,54 @@ class Report(msgspec.Struct):
     size: int = 0
     keeps_times: bool = True
 
-    def add(self, outcome: Outcome) -> None:
-        """Counts an outcome."""
-        self.threads[outcome.status] = self.threads.get(outcome.status, 0) + 1
+    def add(self, outcome: Outcome, earlier: Status | None = None) -> Status:
+        """Count an outcome.
+
+        Args:
+            outcome: The result for one thread.
+            earlier: The status so far, of a thread that comes again.
+
+        Returns:
+            The status of the thread now.
+        """
         self.written += outcome.written
-        self.present += outcome.present
         self.documents += outcome.documents
-        self.skipped += outcome.skipped
+        status = outcome.status
+        if earlier is None:
+            self.present += outcome.present
+            self.skipped += outcome.skipped
+        else:
+            status = _together(earlier, status)
+            self.threads[earlier] -= 1
+            self.threads = {each: count for each, count in self.threads.items() if count}
+            self.problems = [problem for problem in self.problems if problem.key != outcome.key]
+            self.skipped += [each for each in outcome.skipped if each not in self.skipped]
+        self.threads[status] = self.threads.get(status, 0) + 1
         if outcome.status in PROBLEMS:
             self.problems.append(outcome)
+        return status
 
     @property
     def is_complete(self) -> bool:
-        """Whether every thread is in the target as it is in the source, or further."""
+        """Return whether the target has everything that the source has."""
         return not self.problems and not self.skipped
 
 
+def _together(earlier: Status, later: Status) -> Status:
+    """Return the status of a thread that came twice."""
+    if later in PROBLEMS or earlier in PROBLEMS or earlier == "unchanged":
+        return later
+    return earlier if earlier == "new" or later == "unchanged" else later
+
+
 class Watcher:
-    """Is told how it goes; this one does not care."""
+    """The receiver of the progress of a transfer. This one ignores it."""
 
     def begin(self, total: int | None) -> None:
-        """About how many messages there will be, if that is known."""
+        """Receive the approximate number of messages, if known."""
 
     def advance(self, count: int) -> None:
-        """So many more messages were dealt with."""
+        """Receive the number of further messages processed."""
 
     def finished(self, outcome: Outcome) -> None:
-        """A thread is done."""
+        """Receive the result for a thread."""

@@ -1,19 +1,19 @@
-"""Exported files, as a source. A file is checked to its end before anything of it is used."""
+"""Exported files, as a source. A file is checked to its end before anything is imported."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from everthread.errors import ConfigurationError, CorruptRecordError, SchemaError
-from everthread.model import Message, ThreadKey
-from everthread.transfer.model import Heading, Skipped, Source, SourceThread, known_times
+from everthread.errors import ConfigurationError, CorruptRecordError, InvalidIdentifierError, SchemaError
+from everthread.model import MAX_SEQ, Message, ThreadKey
+from everthread.transfer.files import BOM, Lines, opened
+from everthread.transfer.model import Heading, Skipped, Source, SourceThread, bounded_expiry, known_times
 from everthread.transfer.records import (
     DOCUMENT_START,
-    MAX_LINE,
     MESSAGE_START,
     THREAD_START,
     VERSION,
@@ -28,75 +28,82 @@ from everthread.transfer.records import (
     retention_of,
     value_of,
 )
-from everthread.transfer.sources import MOST_A_PAGE, PAGE_BYTES
+from everthread.transfer.sources import in_pages
 
 EXPORT_START = encoded(ExportLine(VERSION))
-_BUFFER = 256 * 1024
+MOST_SKIPPED = 1000
+"""The most damaged threads of one file. With more it is refused: it is something else."""
 
 
 class FoundThread(NamedTuple):
-    """A thread in a file that is complete and unharmed."""
+    """A complete, undamaged thread in a file.
+
+    Attributes:
+        line: The number of its first line.
+    """
 
     start: int
     stop: int
+    line: int
     first_line: bytes
     messages: int
+    active_ms: int
 
 
 def is_export(path: Path) -> bool:
-    """Whether a file begins as an export does, of whichever version."""
-    with path.open("rb") as file:
-        return file.read(32).startswith(EXPORT_START[:16])
+    """Return whether a file begins like an export of any version."""
+    with opened(path) as file:
+        return file.read(32).removeprefix(BOM).startswith(EXPORT_START[:16])
 
 
-def check_version(file: BinaryIO, where: str) -> None:
-    """Reads the first line of a file.
+def check_version(lines: Lines) -> None:
+    """Read the first line of a file.
 
     Raises:
         SchemaError: It is of a newer version.
-        CorruptRecordError: It is no export's.
+        CorruptRecordError: The file is not an export.
     """
-    found = decoded(_line(file, where), f"The first line of {where}", ExportLine)
+    first = lines.next()
+    found = decoded(first, lines.place, ExportLine)
     if not 1 <= found.version <= VERSION:
-        raise SchemaError(f"{where} is of version {found.version}; this release reads versions up to {VERSION}.")
+        raise SchemaError(f"{lines.name} is of version {found.version}; this release reads versions up to {VERSION}.")
 
 
-def checked_threads(file: BinaryIO, where: str, skipped: list[Skipped] | None = None) -> Iterator[FoundThread]:
-    """The threads from here on, each once it was read to its end and agrees with its digest.
+def checked_threads(lines: Lines, skipped: list[Skipped] | None = None) -> Iterator[FoundThread]:
+    """Yield the threads from here on, each after a check against its digest.
 
     Args:
-        file: At the beginning of a thread.
-        where: What the file is called in errors.
-        skipped: Gets what does not agree; the rest is gone on with.
+        lines: A file at the beginning of a thread.
+        skipped: Receives damaged threads. ``None``: raise for the first.
 
     Raises:
-        CorruptRecordError: A thread does not; says where it begins.
+        CorruptRecordError: A thread is damaged, or too many are; gives the line at which it begins.
     """
     while True:
-        start = file.tell()
+        start, number = lines.tell(), lines.number
         try:
-            found = _checked_thread(file, where)
+            found = _checked_thread(lines)
         except CorruptRecordError as error:
-            if skipped is None:
+            if skipped is None or len(skipped) >= MOST_SKIPPED:
                 raise
-            skipped.append(Skipped(f"{where}, from byte {start:,} on", str(error)))
-            _to_next_thread(file, start)
+            skipped.append(Skipped.at(f"{lines.name}, from line {number + 1} on", error))
+            lines.seek(start, number)
+            _to_next_thread(lines)
             continue
         if found is None:
             return
         yield found
 
 
-def _checked_thread(file: BinaryIO, where: str) -> FoundThread | None:
-    """The thread that begins here; nothing at the file's end."""
-    start = file.tell()
-    at = f"{where}, from byte {start:,} on,"
-    first = _line(file, where)
+def _checked_thread(lines: Lines) -> FoundThread | None:
+    """Return the thread that begins here, or ``None`` at the end of the file."""
+    start, number = lines.tell(), lines.number + 1
+    first = lines.next()
     if not first:
         return None
-    decoded(first, at, ThreadLine)
+    head = decoded(first, lines.place, ThreadLine)
     digest, messages, documents = blake2b(first, digest_size=16), 0, 0
-    while line := _line(file, where):
+    while line := lines.next():
         if line.startswith(MESSAGE_START):
             messages += 1
         elif line.startswith(DOCUMENT_START):
@@ -104,134 +111,152 @@ def _checked_thread(file: BinaryIO, where: str) -> FoundThread | None:
         else:
             break
         digest.update(line)
-    end = decoded(line, at, EndLine)
+    end = decoded(line, lines.place, EndLine)
     if end != EndLine(messages, documents, digest.hexdigest()) or not line.endswith(b"\n"):
-        raise CorruptRecordError(f"{at} does not agree with its digest: it was changed or is damaged.")
-    return FoundThread(start, file.tell(), first, messages)
+        raise CorruptRecordError(
+            f"{lines.name}: the thread in the lines {number} to {lines.number} does not agree with its digest: it was "
+            "changed or is damaged."
+        )
+    return FoundThread(start, lines.tell(), number, first, messages, head.updated_ms)
 
 
-def _to_next_thread(file: BinaryIO, start: int) -> None:
-    """Goes to where a thread begins behind ``start``, or to the end."""
-    file.seek(start)
-    file.readline(MAX_LINE)
+def _to_next_thread(lines: Lines) -> None:
+    """Go to the next line that begins a thread, or to the end."""
+    _next_or_none(lines)
     while True:
-        here = file.tell()
-        line = file.readline(MAX_LINE)
-        if not line or line.startswith(THREAD_START):
-            file.seek(here)
+        here, number = lines.tell(), lines.number
+        line = _next_or_none(lines)
+        if line == b"" or (line is not None and line.startswith(THREAD_START)):
+            lines.seek(here, number)
             return
 
 
-class FileThread(SourceThread):
-    """A thread in an exported file."""
+def _next_or_none(lines: Lines) -> bytes | None:
+    try:
+        return lines.next()
+    except CorruptRecordError:
+        lines.skip_rest()
+        return None
 
-    def __init__(self, path: Path, start: int) -> None:
+
+class FileThread(SourceThread):
+    """A thread in an exported file.
+
+    Raises:
+        CorruptRecordError: Its first line is impossible.
+    """
+
+    def __init__(self, path: Path, start: int, number: int) -> None:
         self._path = path
-        with path.open("rb") as file:
-            file.seek(start)
-            line = decoded(_line(file, path.name), f"{path.name}, at byte {start:,},", ThreadLine)
-            self._messages_at = self._documents_at = file.tell()
-        key = ThreadKey(line.thread_id, line.tenant)
-        times = known_times(line.created_ms, line.updated_ms)
-        retention = retention_of(line.retention)
-        self.heading = Heading(key, line.next_seq, line.title, line.metadata, line.expires_ms, times, retention)
+        with opened(path) as file:
+            lines = self._lines(file, start, number - 1)
+            line = decoded(lines.next(), lines.place, ThreadLine)
+            self._messages_at = self._documents_at = lines.tell(), lines.number
+        self.place = lines.place
+        if not 0 <= line.next_seq <= MAX_SEQ:
+            raise CorruptRecordError(f"{lines.place}: next_seq is {line.next_seq}, which is impossible.")
+        self.heading = Heading(
+            _key_of(line, lines.place),
+            line.next_seq,
+            line.title,
+            line.metadata,
+            bounded_expiry(line.expires_ms),
+            known_times(line.created_ms, line.updated_ms),
+            retention_of(line.retention, lines.place),
+        )
 
     async def pages(self) -> AsyncIterator[Sequence[Message]]:
-        name = self._path.name
-        with self._path.open("rb", buffering=_BUFFER) as file:
-            file.seek(self._messages_at)
-            page: list[Message] = []
-            size = 0
-            while (line := _line(file, name)).startswith(MESSAGE_START):
-                page.append(message_of(decoded(line, name, MessageLine)))
-                size += len(line)
-                if size >= PAGE_BYTES or len(page) == MOST_A_PAGE:
-                    yield page
-                    page, size = [], 0
-            self._documents_at = file.tell() - len(line)
-        if page:
-            yield page
+        with opened(self._path) as file:
+            lines = self._lines(file, *self._messages_at)
+            for page in in_pages(self._messages(lines)):
+                yield page
+
+    def _messages(self, lines: Lines) -> Iterator[Message]:
+        least, here = 0, self._messages_at
+        while (line := lines.next()).startswith(MESSAGE_START):
+            message = self._message(line, lines.place, least)
+            least, here = message.seq + 1, (lines.tell(), lines.number)
+            yield message
+        self._documents_at = here
+
+    def _message(self, line: bytes, place: str, least: int) -> Message:
+        message = message_of(decoded(line, place, MessageLine), place)
+        if not least <= message.seq < (self.heading.next_seq or 0):
+            raise CorruptRecordError(f"{place}: the position {message.seq} is out of order or beyond the end.")
+        return message
 
     async def documents(self) -> AsyncIterator[tuple[str, bytes]]:
-        with self._path.open("rb") as file:
-            file.seek(self._documents_at)
-            for line in file:
-                if not line.startswith((MESSAGE_START, DOCUMENT_START)):
-                    return
+        with opened(self._path) as file:
+            lines = self._lines(file, *self._documents_at)
+            while (line := lines.next()).startswith((MESSAGE_START, DOCUMENT_START)):
                 if line.startswith(DOCUMENT_START):
-                    found = decoded(line, self._path.name, DocumentLine)
+                    found = decoded(line, lines.place, DocumentLine)
                     yield found.name, value_of(found)
 
+    def _lines(self, file: BinaryIO, offset: int, number: int) -> Lines:
+        lines = Lines(file, self._path.name)
+        lines.seek(offset, number)
+        return lines
 
-class FileSource(Source):
-    """The threads of an exported file, in its order.
+
+def _key_of(line: ThreadLine, place: str) -> ThreadKey:
+    try:
+        return ThreadKey(line.thread_id, line.tenant)
+    except InvalidIdentifierError as error:
+        raise CorruptRecordError(f"{place}: {error}") from None
+
+
+def _thread_or_skipped(path: Path, start: int, number: int) -> FileThread | Skipped:
+    try:
+        return FileThread(path, start, number)
+    except CorruptRecordError as error:
+        return Skipped.at(f"{path.name}, line {number}", error)
+
+
+class ExportSource(Source):
+    """The threads of an exported file, in its order, or of a folder of them, the least recently active first.
 
     Args:
-        path: The file.
-        skip_damaged: Leave out the threads that do not agree with their digests.
+        place: The file or folder.
+        skip_damaged: Skip threads that do not agree with their digests, and files of a folder that are not exports.
     """
 
-    def __init__(self, path: Path, *, skip_damaged: bool = False) -> None:
-        self._path = path
+    def __init__(self, place: Path, *, skip_damaged: bool = False) -> None:
+        self._place = place
         self._damaged: list[Skipped] | None = [] if skip_damaged else None
-        self._starts = array("Q")
+        self._paths: list[Path] = []
+        # For each thread: its file, offset, line and last activity. There may be many.
+        self._files, self._starts, self._numbers, self._active_ms = array("L"), array("Q"), array("Q"), array("q")
 
     async def open(self) -> None:
         self.total = 0
-        with self._path.open("rb", buffering=_BUFFER) as file:
-            check_version(file, self._path.name)
-            for found in checked_threads(file, self._path.name, self._damaged):
-                self._starts.append(found.start)
-                self.total += found.messages
-        self.skipped = self._damaged or ()
-
-    async def threads(self) -> AsyncIterator[FileThread]:
-        for start in self._starts:
-            yield FileThread(self._path, start)
-
-
-class FolderSource(Source):
-    """The threads of an exported folder, the least recently active first.
-
-    Args:
-        folder: The folder.
-        skip_damaged: Leave out the files that are no exports, and the threads that do not agree with their digests.
-    """
-
-    def __init__(self, folder: Path, *, skip_damaged: bool = False) -> None:
-        self._folder = folder
-        self._damaged: list[Skipped] | None = [] if skip_damaged else None
-        self._found: list[tuple[int, str, int]] = []
-
-    async def open(self) -> None:
-        self.total = 0
-        for path in sorted(self._folder.glob("*.jsonl")):
+        is_folder = self._place.is_dir()
+        for path in sorted(self._place.glob("*.jsonl")) if is_folder else [self._place]:
             try:
                 self._look_into(path)
-            except CorruptRecordError as error:
-                if self._damaged is None:
+            except (CorruptRecordError, ConfigurationError) as error:
+                if self._damaged is None or not is_folder:
                     raise
-                self._damaged.append(Skipped(path.name, str(error)))
+                self._damaged.append(Skipped.at(path.name, error))
         self.skipped = self._damaged or ()
-        if not self._found and not self.skipped:
-            raise ConfigurationError(f"There are no exported threads in {self._folder}.")
-        self._found.sort()
+        if is_folder and not self._starts and not self.skipped:
+            raise ConfigurationError(f"There are no exported threads in {self._place}.")
 
     def _look_into(self, path: Path) -> None:
-        with path.open("rb", buffering=_BUFFER) as file:
-            check_version(file, path.name)
-            for found in checked_threads(file, path.name, self._damaged):
-                line = decoded(found.first_line, path.name, ThreadLine)
-                self._found.append((line.updated_ms, path.name, found.start))
+        self._paths.append(path)
+        with opened(path) as file:
+            lines = Lines(file, path.name)
+            check_version(lines)
+            for found in checked_threads(lines, self._damaged):
+                self._files.append(len(self._paths) - 1)
+                self._starts.append(found.start)
+                self._numbers.append(found.line)
+                self._active_ms.append(found.active_ms)
                 self.total = (self.total or 0) + found.messages
 
-    async def threads(self) -> AsyncIterator[FileThread]:
-        for _, name, start in self._found:
-            yield FileThread(self._folder / name, start)
-
-
-def _line(file: BinaryIO, where: str) -> bytes:
-    line = file.readline(MAX_LINE)
-    if len(line) == MAX_LINE:
-        raise CorruptRecordError(f"{where} has a line of more than {MAX_LINE:,} bytes.")
-    return line
+    async def threads(self) -> AsyncIterator[FileThread | Skipped]:
+        order: Iterable[int] = range(len(self._starts))
+        if len(self._paths) > 1:
+            order = sorted(order, key=lambda at: (self._active_ms[at], at))
+        for at in order:
+            yield _thread_or_skipped(self._paths[self._files[at]], self._starts[at], self._numbers[at])

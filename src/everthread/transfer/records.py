@@ -1,4 +1,4 @@
-"""The lines of an exported file, and nothing else: what they are is described in ``docs/moving.md``.
+"""The lines of an exported file. ``docs/how-to/move-threads.md`` describes them.
 
 {"type":"export","version":2}
 {"type":"thread","thread_id":"trip","tenant":"","next_seq":2,…}
@@ -16,26 +16,25 @@ from typing import Any, TypeVar
 import msgspec
 
 from everthread.errors import ConfigurationError, CorruptRecordError
-from everthread.model import Message, NewMessage, Retention, Thread
+from everthread.model import MAX_SEQ, Message, NewMessage, Retention, Thread
+from everthread.transfer.model import EARLIEST_MS, LATEST_MS
 
 VERSION = 2
-"""What is written. Of version 1, which is read too, threads have no retention of their own."""
-MAX_LINE = 128 * 1024 * 1024
-"""Longest line in bytes: a message of 16 MiB as escaped text fits."""
+"""The version written. In version 1, which is readable too, threads have no retention of their own."""
 
 THREAD_START = b'{"type":"thread"'
 MESSAGE_START = b'{"type":"message"'
 DOCUMENT_START = b'{"type":"document"'
 END_START = b'\n{"type":"end"'
 LONGEST_END = 200
-"""Most bytes of a thread's last line."""
+"""The most bytes of the last line of a thread."""
 
 
 class ExportLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="export"):
     """The first line of a file.
 
     Attributes:
-        selection: Tells whether an unfinished file is of the same store, tenant and threads.
+        selection: Names the store, tenant and threads, so that a run continues only its own file.
     """
 
     version: int
@@ -50,7 +49,7 @@ class RetentionLine(msgspec.Struct, frozen=True):
 
 
 class ThreadLine(msgspec.Struct, frozen=True, tag="thread"):
-    """A thread begins. Attributes as of `everthread.Thread`; ``documents`` are their revisions."""
+    """The first line of a thread. Attributes as in `everthread.Thread`; ``documents`` has revisions by name."""
 
     thread_id: str
     tenant: str
@@ -66,7 +65,7 @@ class ThreadLine(msgspec.Struct, frozen=True, tag="thread"):
 
 
 class MessageLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
-    """A message; its bytes are in exactly one of the last three."""
+    """A message. Exactly one of the last three has its bytes."""
 
     seq: int
     turn: int
@@ -78,7 +77,7 @@ class MessageLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"
 
 
 class DocumentLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="document"):
-    """A document; its bytes are in exactly one of the last two."""
+    """A document. Exactly one of the last two has its bytes."""
 
     name: str
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -86,7 +85,7 @@ class DocumentLine(msgspec.Struct, frozen=True, omit_defaults=True, tag="documen
 
 
 class EndLine(msgspec.Struct, frozen=True, tag="end"):
-    """A thread is complete: how much there was of it, and a digest of its lines before this one."""
+    """The last line of a complete thread: counts, and a digest of the lines before."""
 
     messages: int
     documents: int
@@ -102,15 +101,15 @@ _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
 def encoded(line: Line) -> bytes:
-    """The line with its end."""
+    """Return a line with its end."""
     return _encoder.encode(line) + b"\n"
 
 
 def decoded(data: bytes, where: str, kind: type[L]) -> L:
-    """The line of this kind.
+    """Return the line of this kind.
 
     Raises:
-        CorruptRecordError: It is not one; says where.
+        CorruptRecordError: It is another; says where.
     """
     try:
         line = _decoder.decode(data)
@@ -122,12 +121,7 @@ def decoded(data: bytes, where: str, kind: type[L]) -> L:
 
 
 def thread_line(thread: Thread, documents: Mapping[str, int]) -> ThreadLine:
-    """What an export says of a thread before its messages.
-
-    Args:
-        thread: As the store has it.
-        documents: Revisions by name.
-    """
+    """Return the first line of a thread; ``documents`` has revisions by name."""
     own = thread.retention
     return ThreadLine(
         thread.key.thread_id,
@@ -144,22 +138,22 @@ def thread_line(thread: Thread, documents: Mapping[str, int]) -> ThreadLine:
     )
 
 
-def retention_of(line: RetentionLine | None) -> Retention | None:
-    """The retention that a thread's line holds.
+def retention_of(line: RetentionLine | None, where: str) -> Retention | None:
+    """Return the retention of a line.
 
     Raises:
-        CorruptRecordError: It is none.
+        CorruptRecordError: It is not valid; says where.
     """
     if line is None:
         return None
     try:
         return Retention(line.max_messages, None if line.expire_ms is None else timedelta(milliseconds=line.expire_ms))
     except (ConfigurationError, OverflowError):
-        raise CorruptRecordError("The retention of a thread in this export is none.") from None
+        raise CorruptRecordError(f"{where}: the retention is not valid.") from None
 
 
 def message_line(message: Message) -> MessageLine:
-    """A message as a line; payloads of which another program made no JSON are carried as they are."""
+    """Return a message as a line. Payloads that are not strict JSON are carried unchanged, as Base64."""
     facts = (message.seq, message.turn, message.created_ms, message.format)
     payload = message.payload
     try:
@@ -171,8 +165,16 @@ def message_line(message: Message) -> MessageLine:
     return MessageLine(*facts, text=payload.decode())
 
 
-def message_of(line: MessageLine) -> Message:
-    """The message that a line holds."""
+def message_of(line: MessageLine, where: str = "") -> Message:
+    """Return the message of a line.
+
+    Raises:
+        CorruptRecordError: Its position, turn or time is impossible; says where.
+    """
+    if not 0 <= line.turn <= line.seq <= MAX_SEQ:
+        raise CorruptRecordError(f"{where}: no message has the position {line.seq} in the turn {line.turn}.")
+    if line.created_ms is not None and not EARLIEST_MS <= line.created_ms <= LATEST_MS:
+        raise CorruptRecordError(f"{where}: the time of the message is not in the years 1 to 9999.")
     if isinstance(line.payload, msgspec.Raw):
         payload = bytes(line.payload)
     elif isinstance(line.text, str):
@@ -183,17 +185,17 @@ def message_of(line: MessageLine) -> Message:
 
 
 def document_line(name: str, value: bytes) -> DocumentLine:
-    """A document as a line."""
+    """Return a document as a line."""
     if _stands_in_a_line(value):
         return DocumentLine(name, value=msgspec.Raw(value))
     return DocumentLine(name, text=value.decode())
 
 
 def value_of(line: DocumentLine) -> bytes:
-    """The document that a line holds."""
+    """Return the document of a line."""
     return bytes(line.value) if isinstance(line.value, msgspec.Raw) else str(line.text).encode()
 
 
 def _stands_in_a_line(value: bytes) -> bool:
-    # White space around a value, and line breaks within it, would not come back.
+    # A decoder drops white space around a value, and line breaks would end the line.
     return b"\n" not in value and b"\r" not in value and value == value.strip()

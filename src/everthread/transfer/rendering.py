@@ -1,7 +1,7 @@
-"""Threads for people: Markdown and HTML. These are not read back.
+"""Threads for people to read: Markdown and HTML. These cannot be imported.
 
-What is stored is not trusted: in HTML all of it is escaped, nothing is loaded from elsewhere, and a policy in
-the page forbids scripts; in Markdown it stands in blocks that it cannot end.
+Stored content is not trusted. HTML escapes all of it, loads nothing, and has a policy that forbids scripts. Markdown
+has it in blocks that it cannot end.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from html import escape
 
-from everthread import codec
-from everthread.codec import Media, View
-from everthread.errors import CorruptRecordError
+from everthread.messages import codec
+from everthread.messages.codec import Media, View
 from everthread.model import Message
 from everthread.transfer.exporting import Form, JsonLines
-from everthread.transfer.fine_tuning import FineTuning
 from everthread.transfer.sources import StoreThread
 
 UNREADABLE = "(unreadable: the record is not JSON)"
 _FENCES = re.compile(r"`{3,}")
-# An underscore within a word and an ampersand that begins no entity mean nothing.
+# An underscore within a word, and an ampersand without an entity, are plain text.
 _MARKUP = re.compile(r"[\\`*\[\]<~|]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 _LINE_START = re.compile(r"^(\d*)([#>+=.)-])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -29,26 +27,19 @@ _SAFE_LINKS = ("https://", "http://")
 
 
 class Reading(Form):
-    """A form in which a thread is its title and its messages, each by itself."""
+    """A form in which a thread is a title and separate messages."""
 
     async def rest(self, thread: StoreThread, opening: bytes) -> AsyncIterator[tuple[bytes, int]]:
         async for page in thread.pages():
-            yield _bytes("".join([self.message(message, _view(message)) for message in page])), len(page)
+            yield _bytes("".join([self.message(message, thread.view(message)) for message in page])), len(page)
         yield self.ending, 0
 
     ending: bytes = b""
-    """What a thread ends with."""
+    """The end of a thread."""
 
     @abstractmethod
     def message(self, message: Message, seen: View | None) -> str:
-        """A message; without a view if it cannot be read."""
-
-
-def _view(message: Message) -> View | None:
-    try:
-        return codec.view(message)
-    except CorruptRecordError:
-        return None
+        """Return a message. One that cannot be read has no view."""
 
 
 def _bytes(text: str) -> bytes:
@@ -70,7 +61,7 @@ def _described(media: Media) -> str:
 
 
 class Markdown(Reading):
-    """A heading for each thread and message; what was said as quoted text, tools as code."""
+    """A heading for each thread and message; texts are quoted, tool calls and results are code."""
 
     suffix = ".md"
 
@@ -97,12 +88,12 @@ class Markdown(Reading):
 
 
 def _plain(text: str) -> str:
-    """One line in which neither markup nor HTML has a meaning."""
+    """Return a text as one line without working markup or HTML."""
     return _MARKUP.sub(r"\\\g<0>", _readable(text).replace("\n", " "))
 
 
 def _quoted(text: str) -> str:
-    """Text as it was written, line by line; quoted, so that it ends where it ends."""
+    """Return a text as a quote, line by line, so that it cannot end the quote."""
     lines = [_quoted_line(line) for line in _readable(text).split("\n")]
     # Two spaces keep a line break.
     ends = ["  " if line and following else "" for line, following in zip(lines, [*lines[1:], ""], strict=True)]
@@ -111,14 +102,14 @@ def _quoted(text: str) -> str:
 
 def _quoted_line(line: str) -> str:
     text = _MARKUP.sub(r"\\\g<0>", line.strip())
-    # What makes a list, a rule, a heading or a block only where a line begins with it.
+    # These begin a list, a rule, a heading or a block only at the beginning of a line.
     text = _LINE_START.sub(r"\1\\\2", text)
     indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
     return "&nbsp;" * indent + text if text else ""
 
 
 def _readable(text: str) -> str:
-    """Without what would steer a terminal, or change what stands around it."""
+    """Return a text without characters that control a terminal or the direction of text."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -129,7 +120,7 @@ def _block(text: str) -> str:
 
 
 class Html(Reading):
-    """One page that needs nothing else, with a section for each thread."""
+    """One self-contained page with a section for each thread."""
 
     suffix = ".html"
     before = b"""<!doctype html>
@@ -176,4 +167,4 @@ def _escaped(text: str) -> str:
     return escape(_readable(text))
 
 
-FORMS: dict[str, Callable[[], Form]] = {"jsonl": JsonLines, "markdown": Markdown, "html": Html, "openai": FineTuning}
+FORMS: dict[str, Callable[[], Form]] = {"jsonl": JsonLines, "markdown": Markdown, "html": Html}

@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from tempfile import SpooledTemporaryFile
 
 import msgspec
 
+from everthread._validation import check_not_reserved
 from everthread.contract import Store
-from everthread.errors import ThreadNotFoundError
-from everthread.model import Message, Thread, ThreadKey, check_identifier
-from everthread.transfer.model import Heading, Source, SourceThread, known_times
+from everthread.errors import CorruptRecordError, EncryptionKeyError, InvalidMessageError, ThreadNotFoundError
+from everthread.messages.codec import View, view
+from everthread.model import Message, MessagePage, NewMessage, Thread, ThreadKey, check_identifier
+from everthread.readable import Unreadable, read_around
+from everthread.transfer.model import Heading, Skipped, Source, SourceThread, bounded_expiry, known_times
 
 PAGE_BYTES = 2 * 1024 * 1024
-"""About how much of a thread is in memory at a time, as far as its messages are alike in size."""
+"""About how many bytes of a thread are in memory at a time, if its messages are of similar size."""
 
 MOST_A_PAGE = 1000
 _WILD = frozenset("*?[")
 
 
+def in_pages(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Yield messages in lists of a bounded number and of bounded bytes."""
+    page: list[Message] = []
+    size = 0
+    for message in messages:
+        page.append(message)
+        size += len(message.payload)
+        if size >= PAGE_BYTES or len(page) == MOST_A_PAGE:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
+
+
 class StoreThread(SourceThread):
-    """A thread of a store, as far as it went when it was looked up.
+    """A thread of a store, up to its end at the time of the lookup.
+
+    Args:
+        store: The store.
+        thread: The thread as the store describes it. If it has ``damage``, `left_out` reports it.
+        skip_unreadable: Skip records that the store cannot read, and report them in `left_out`.
 
     Attributes:
-        documents_read: How many documents `documents` has given so far.
+        documents_read: The number of documents that `documents` has returned so far.
     """
 
-    def __init__(self, store: Store, thread: Thread) -> None:
+    def __init__(self, store: Store, thread: Thread, *, skip_unreadable: bool = False) -> None:
         self._store = store
+        self._skips = skip_unreadable
         self.thread = thread
         self.documents_read = 0
         self.heading = Heading(
@@ -39,10 +62,13 @@ class StoreThread(SourceThread):
             thread.next_seq,
             thread.title,
             thread.metadata,
-            thread.expires_ms,
+            bounded_expiry(thread.expires_ms),
             known_times(thread.created_ms, thread.updated_ms),
             thread.retention,
         )
+        self.left_out = {}
+        if thread.damage:
+            self.left_out[None] = Skipped(str(thread.key), thread.damage)
 
     async def pages(self) -> AsyncIterator[Sequence[Message]]:
         thread = self.thread
@@ -50,61 +76,122 @@ class StoreThread(SourceThread):
         limit = min(max(PAGE_BYTES // average, 1), MOST_A_PAGE)
         start = thread.head_seq
         while start < thread.next_seq:
-            page = await self._store.read(thread.key, start=start, stop=thread.next_seq, limit=limit)
+            page = await self._page(start, limit)
             if not page:
                 return
             yield page.messages
             start = page[-1].seq + 1
 
+    async def _page(self, start: int, limit: int) -> MessagePage:
+        key, stop = self.thread.key, self.thread.next_seq
+        if not self._skips:
+            return await self._store.read(key, start=start, stop=stop, limit=limit)
+        return await read_around(self._store, key, start=start, stop=stop, limit=limit, on_unreadable=self._leave_out)
+
+    def _leave_out(self, unreadable: Unreadable) -> None:
+        if unreadable.seq is None:
+            self.left_out[None] = Skipped(str(self.thread.key), unreadable.reason)
+        else:
+            self._report(unreadable.seq, unreadable.reason)
+
+    def view(self, message: Message) -> View | None:
+        """Return the view of a message, or report it and return ``None`` if its record is not JSON."""
+        try:
+            return view(message, self.thread.key)
+        except CorruptRecordError as error:
+            self._report(message.seq, str(error))
+            return None
+
+    def _report(self, seq: int, reason: str) -> None:
+        # A thread may be read twice.
+        self.left_out[seq] = Skipped(f"{self.thread.key}, position {seq}", reason)
+
     async def documents(self) -> AsyncIterator[tuple[str, bytes]]:
         for name in await self._store.list_documents(self.thread.key):
+            value = await self._document(name)
+            if value is not None:
+                self.documents_read += 1
+                yield name, value
+
+    async def _document(self, name: str) -> bytes | None:
+        try:
             document = await self._store.get_document(self.thread.key, name)
             if document is not None:
-                self.documents_read += 1
-                yield name, document.value
+                # Only JSON fits into a line of an export.
+                NewMessage(document.value)
+        except (CorruptRecordError, EncryptionKeyError, InvalidMessageError) as error:
+            if not self._skips:
+                raise
+            self.left_out[name] = Skipped(f"{self.thread.key}, document {name!r}", str(error))
+            return None
+        return None if document is None else document.value
 
     async def document_revisions(self) -> dict[str, int]:
-        """The revision of each document."""
-        found = [
-            await self._store.get_document(self.thread.key, name)
-            for name in await self._store.list_documents(self.thread.key)
-        ]
-        return {document.name: document.revision for document in found if document is not None}
+        """Return the revision of each readable document."""
+        revisions: dict[str, int] = {}
+        for name in await self._store.list_documents(self.thread.key):
+            try:
+                document = await self._store.get_document(self.thread.key, name)
+            except (CorruptRecordError, EncryptionKeyError):
+                # `documents` reports it.
+                continue
+            if document is not None:
+                revisions[name] = document.revision
+        return revisions
 
 
 class StoreSource(Source):
     """The threads of one tenant, the least recently active first.
 
-    A listing gives the newest first. Their names are put aside in a temporary file, so that however many
-    there are, memory stays bounded. Threads with activity meanwhile come again at the end.
+    A listing returns the newest first. A temporary file holds the IDs, so memory stays bounded for any number of
+    threads. Threads that become active during the run come again at the end. A thread with a damaged title or
+    damaged metadata comes without them if ``skip_unreadable`` is set; otherwise it is reported.
 
     Args:
-        store: Where to read.
-        tenant: Whose threads.
-        names: Ids, or shell patterns (``trip-*``) of ids; all threads if there are none.
+        store: The store to read.
+        tenant: The owner of the threads.
+        names: IDs, or shell patterns (``trip-*``) of IDs. Empty for all threads.
+        skip_unreadable: Skip records that the store cannot read; `StoreThread.left_out` reports them.
+        once: Return each thread once, also if it becomes active during the run. Takes 16 bytes of memory a thread.
     """
 
-    def __init__(self, store: Store, tenant: str = "", names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tenant: str = "",
+        names: Sequence[str] = (),
+        *,
+        skip_unreadable: bool = False,
+        once: bool = False,
+    ) -> None:
+        self._skips = skip_unreadable
+        self._once = once
         for name in names:
             check_identifier(name, "thread_id")
         self._store = store
         self._tenant = check_identifier(tenant, "tenant", may_be_empty=True)
+        check_not_reserved(tenant)
         self._exact = [name for name in names if not _WILD.intersection(name)]
         self._patterns = [name for name in names if _WILD.intersection(name)]
         self._lists = bool(self._patterns) or not names
         self._names = _Backward()
         self._newest_ms = 0
+        self._damaged: dict[str, Thread] = {}
 
     @property
     def selection(self) -> str:
-        """Differs for every other store, tenant and choice of threads."""
+        """Return a name that differs for every other store, tenant and choice of threads."""
         chosen = (self._store.location, self._tenant, sorted(self._exact), sorted(self._patterns))
         return blake2b(msgspec.json.encode(chosen), digest_size=16).hexdigest()
 
     async def open(self) -> None:
         self.total = 0
         for name in self._exact:
-            found = await self._thread(name)
+            try:
+                found = await self._thread(name)
+            except (CorruptRecordError, EncryptionKeyError):
+                # `threads` reports it.
+                continue
             if found is None:
                 raise ThreadNotFoundError(f"There is no {ThreadKey(name, self._tenant)}.")
             self.total += found.count
@@ -114,29 +201,51 @@ class StoreSource(Source):
             self._newest_ms = max(self._newest_ms, page[0].updated_ms)
             chosen = [thread for thread in page if self._is_chosen(thread.key.thread_id)]
             self._names.add([thread.key.thread_id for thread in chosen])
+            self._damaged |= {thread.key.thread_id: thread for thread in chosen if thread.damage}
             self.total += sum(thread.count for thread in chosen)
 
     async def aclose(self) -> None:
         self._names.close()
 
-    async def threads(self) -> AsyncIterator[StoreThread]:
-        for name in itertools.chain(self._exact, self._names):
-            found = await self._thread(name)
+    async def threads(self) -> AsyncIterator[StoreThread | Skipped]:
+        given = set[bytes]()
+        async for name in self._all_names():
+            if self._once:
+                mark = blake2b(name.encode(), digest_size=16).digest()
+                if mark in given:
+                    continue
+                given.add(mark)
+            try:
+                found = await self.thread(name)
+            except (CorruptRecordError, EncryptionKeyError) as error:
+                found = Skipped(str(ThreadKey(name, self._tenant)), str(error))
             if found is not None:
-                yield StoreThread(self._store, found)
-        async for thread in self._active_since():
-            yield StoreThread(self._store, thread)
+                yield found
 
-    async def _active_since(self) -> AsyncIterator[Thread]:
+    async def thread(self, name: str) -> StoreThread | None:
+        """Return the thread of this ID as it is now, or ``None`` if there is none.
+
+        Raises:
+            CorruptRecordError: Its title or metadata is damaged, and the listing did not have it.
+        """
+        try:
+            found = await self._thread(name)
+        except (CorruptRecordError, EncryptionKeyError):
+            if not self._skips or name not in self._damaged:
+                raise
+            found = self._damaged[name]
+        return None if found is None else StoreThread(self._store, found, skip_unreadable=self._skips)
+
+    async def _all_names(self) -> AsyncIterator[str]:
+        for name in itertools.chain(self._exact, self._names):
+            yield name
         if not self._lists:
             return
         active: list[str] = []
         async for page in self._listing(self._newest_ms + 1):
             active += [thread.key.thread_id for thread in page if self._is_chosen(thread.key.thread_id)]
         for name in reversed(active):
-            found = await self._thread(name)
-            if found is not None:
-                yield found
+            yield name
 
     async def _listing(self, since_ms: int) -> AsyncIterator[Sequence[Thread]]:
         cursor = None
@@ -159,7 +268,7 @@ class StoreSource(Source):
 
 
 class _Backward:
-    """Names that are read in the opposite order; many of them lie in a file."""
+    """Names to be read in the opposite order; a file holds them if there are many."""
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=1024 * 1024)  # noqa: SIM115 - closed by close()

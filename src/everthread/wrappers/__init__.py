@@ -1,5 +1,5 @@
 """Stores around stores. `ForwardingStore` is the base for one of your own."""
 
-from everthread.wrappers._forwarding import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
+from everthread.wrappers.forwarding import ABILITIES, AppendOptions, ForwardingStore, ThreadChanges
 
 __all__ = ["ABILITIES", "AppendOptions", "ForwardingStore", "ThreadChanges"]

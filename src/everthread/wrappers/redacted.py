@@ -1,7 +1,7 @@
-"""`Redacted`: what must not be kept is taken out before anything is stored.
+"""`Redacted`: removes private data before it is stored.
 
-The hook sees texts, not messages, so it knows nothing of any framework's format, and what it leaves as it is stays
-as it was, byte for byte.
+The hook gets texts, not messages, so it is independent of any framework's format. Texts that it does not change stay
+unchanged, byte for byte.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Unpack, cast
 
 import msgspec
 
-from everthread._arguments import (
+from everthread._validation import (
     check_document,
     checked_changes,
     checked_key,
@@ -21,9 +21,7 @@ from everthread._arguments import (
     checked_title,
     checked_turn,
 )
-from everthread.codec import decode, encode
-from everthread.contract import (
-    Store,
+from everthread.capabilities import (
     SupportsCompaction,
     SupportsDiagnosis,
     SupportsImport,
@@ -31,38 +29,49 @@ from everthread.contract import (
     SupportsRewrite,
     SupportsSealing,
     SupportsSearch,
-    SupportsShredding,
+    SupportsTenantList,
 )
+from everthread.contract import Store
 from everthread.errors import ConfigurationError, InvalidMessageError
+from everthread.messages.codec import decode, encode
+from everthread.messages.strict_json import as_strict
 from everthread.model import MAX_SEQ, Appended, Document, NewMessage, Rewrite, Thread, ThreadKey
-from everthread.wrappers._forwarding import AppendOptions, ForwardingStore, ThreadChanges
+from everthread.wrappers.forwarding import AppendOptions, ForwardingStore, ThreadChanges
 
 Hook = Callable[[str], str]
-"""Given a text, what is to be stored in its place: the same text where there is nothing to hide."""
+"""Return the text to store in place of the given one: the same text if there is nothing to hide."""
+
+# A text that escapes characters as JSON does.
+_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 
 # In JSON a quotation mark begins or ends a text, unless it is escaped; a number stands outside of texts.
 _TEXT_OR_NUMBER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*')
 
 
 class Redacted(ForwardingStore):
-    """A store in which nothing is written before a hook has seen it.
+    """A store that passes all content through a hook before it is written.
 
         store = Redacted(open_store("sqlite:///threads.db"), lambda text: CARD.sub("<card>", text))
 
     The hook gets every text and every number (as text) of messages, documents, titles and metadata, names in JSON
-    objects and the ids of tool calls included. A number that it changes becomes a text. It is not given thread ids,
-    tenants, append ids or names of documents. It runs in the caller's task, so it should be quick, and it must give
-    the same for the same text, or a tool's result no longer fits its call.
+    objects and the ids of tool calls included. A number that it changes becomes a text. It does not get thread ids,
+    tenants, append ids, or names of documents and formats. It runs in the caller's task, so it should be fast. It must
+    return the same for the same text, or a tool's result no longer has the id of its call.
 
-    What was stored before is not changed, and what is read is not looked at.
+    It gets texts without JSON's escapes. If a text is JSON itself, such as the arguments of a tool call, the hook gets
+    the texts within it at any depth, then the whole; it stays JSON. Text in other encodings (Base64, such as an image;
+    URL-encoded; compressed) is passed unchanged.
+
+    Stored records do not change, and reads do not call the hook.
 
     Args:
-        inner: Where the rest is kept; this store takes it over.
+        inner: The store of the redacted records; this store closes it.
         hook: See `Hook`. If it raises, nothing is stored and `InvalidMessageError` says so without content.
     """
 
     carries = frozenset(
         {
+            SupportsTenantList,
             SupportsCompaction,
             SupportsDiagnosis,
             SupportsImport,
@@ -70,7 +79,7 @@ class Redacted(ForwardingStore):
             SupportsRewrite,
             SupportsSealing,
             SupportsSearch,
-            SupportsShredding,
+            SupportsSealing,
         }
     )
 
@@ -87,6 +96,10 @@ class Redacted(ForwardingStore):
         options["default_title"] = self._title(options.get("default_title"))
         return await super().append(key, [self._message(message) for message in turn], **options)
 
+    async def check_append(self, key: ThreadKey, messages: Sequence[NewMessage]) -> None:
+        turn = checked_turn(checked_key(key), messages, MAX_SEQ)
+        await super().check_append(key, [self._message(message) for message in turn])
+
     async def update_thread(self, key: ThreadKey, **changes: Unpack[ThreadChanges]) -> Thread:
         encoded = checked_metadata(changes.get("metadata"))
         changes["metadata"] = None if encoded is None else _object(self._json(encoded))
@@ -100,7 +113,7 @@ class Redacted(ForwardingStore):
         return await super().put_document(key, name, self._json(value), expected_revision=expected_revision)
 
     async def rewrite(self, key: ThreadKey, changes: Sequence[Rewrite]) -> int:
-        """As `SupportsRewrite` says; what is put in the place of another payload goes through the hook first."""
+        """Replace payloads as `SupportsRewrite` does; new payloads go through the hook first."""
         checked = checked_changes(checked_key(key), changes, MAX_SEQ)
         redacted = [msgspec.structs.replace(change, new=self._json(change.new)) for change in checked]
         return await super().rewrite(key, redacted)
@@ -118,7 +131,7 @@ class Redacted(ForwardingStore):
         )
 
     def _json(self, data: bytes) -> bytes:
-        # Texts are replaced where they stand, so that spaces, numbers and names given twice stay as they were.
+        # Texts are replaced in place, so that spaces, numbers and duplicate names stay unchanged.
         return _TEXT_OR_NUMBER.sub(self._token, data.decode()).encode()
 
     def _token(self, found: re.Match[str]) -> str:
@@ -128,6 +141,23 @@ class Redacted(ForwardingStore):
         return token if redacted == text else encode(redacted).decode()
 
     def _text(self, text: str) -> str:
+        if _is_json(text):
+            return self._json_text(text)
+        redacted = self._hooked(text)
+        # JSON within other text, or cut off.
+        plain = _ESCAPES.sub(_unescaped, redacted)
+        if plain == redacted:
+            return redacted
+        seen = self._hooked(plain)
+        return redacted if seen == plain else seen
+
+    def _json_text(self, text: str) -> str:
+        """Redact JSON that is kept as a text, such as a tool's arguments, so that it stays JSON."""
+        inner = _TEXT_OR_NUMBER.sub(self._token, text)
+        whole = self._hooked(inner)
+        return whole if whole == inner or _is_json(whole) else encode(whole).decode()
+
+    def _hooked(self, text: str) -> str:
         try:
             redacted = self._hook(text)
         except Exception as error:
@@ -140,6 +170,21 @@ class Redacted(ForwardingStore):
                 f"The redaction hook gave {type(redacted).__name__}, not text; nothing was stored."
             )
         return redacted
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return str(as_strict(json.loads(f'"{found[0]}"')))
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a text holds a JSON object, array or text, in which escapes may hide characters."""
+    if text.lstrip()[:1] not in {"{", "[", '"'}:
+        return False
+    try:
+        json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _object(data: bytes) -> Mapping[str, object]:

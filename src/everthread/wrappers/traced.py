@@ -1,8 +1,8 @@
-"""`Traced`: spans, metrics and log lines of every call, and never what is in it.
+"""`Traced`: spans, metrics and log lines of every call, without its content.
 
 Names follow OpenTelemetry's conventions for database clients,
-https://opentelemetry.io/docs/specs/semconv/database/ ; what they do not name begins with ``everthread.``.
-Only OpenTelemetry's API is needed here: without an SDK in the application all of it does nothing.
+https://opentelemetry.io/docs/specs/semconv/database/ ; other names begin with ``everthread.``.
+This needs OpenTelemetry's API only. If the application has no SDK, nothing is recorded.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from everthread._extras import missing_extra
-from everthread.charges import charges
-from everthread.contract import Store, SupportsRewrite
+from everthread.capabilities import SupportsRewrite
+from everthread.contract import Store
 from everthread.errors import ConflictError
 from everthread.model import (
     Appended,
@@ -27,8 +27,9 @@ from everthread.model import (
     Rewrite,
     ThreadKey,
 )
-from everthread.settings import scheme_of
-from everthread.wrappers._forwarding import ABILITIES, WRITES, AppendOptions, ForwardingStore
+from everthread.request_charge import charges
+from everthread.urls import scheme_of
+from everthread.wrappers.forwarding import ABILITIES, WRITES, AppendOptions, ForwardingStore
 
 try:
     from opentelemetry import metrics, trace
@@ -42,12 +43,12 @@ Attributes = dict[str, str | int | float]
 LOGGER = logging.getLogger("everthread.calls")
 
 _SYSTEMS = {"rediss": "redis", "unix": "redis", "postgres": "postgresql", "cosmos": "azure.cosmosdb"}
-"""The conventions' name of an engine's kind, where it is not the scheme itself."""
+"""The conventions' name of an engine's kind, if it differs from the scheme."""
 
 _REQUEST_UNITS = "azure.cosmosdb.operation.request_charge"
 
 _USUAL = {ConflictError.__name__, asyncio.CancelledError.__name__}
-"""What ends a call without anything being wrong."""
+"""The errors that are no faults."""
 
 # What the conventions advise for db.client.operation.duration, in seconds.
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -56,29 +57,29 @@ _COUNTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 
 class Traced(ForwardingStore):
-    """A store whose every call is a span, a few metrics and a line in the log.
+    """A store that records each call as a span, a few metrics and a line in the log.
 
         store = Traced(open_store("redis://localhost:6379/0"))
 
     Spans are named after the call and the server (``append localhost:6379``) and carry ``db.system.name``,
-    ``db.operation.name``, ``server.address``, ``server.port``, ``error.type``, how many messages and bytes went which
-    way, and whether an append was a retry of one that had landed; on Cosmos DB also what the call has cost in request
-    units, ``azure.cosmosdb.operation.request_charge``.
+    ``db.operation.name``, ``server.address``, ``server.port``, ``error.type``, the numbers of messages and bytes sent
+    or received, and whether an append repeated one that had landed; on Cosmos DB also the request charge,
+    ``azure.cosmosdb.operation.request_charge``.
 
-    Metrics: ``db.client.operation.duration`` (s), ``everthread.messages`` and ``everthread.bytes`` (histograms a call,
-    with ``everthread.direction`` ``sent`` or ``received``), ``everthread.conflicts`` and ``everthread.retries``;
+    Metrics: ``db.client.operation.duration`` (s), ``everthread.messages`` and ``everthread.bytes`` (histograms per
+    call, with ``everthread.direction`` ``sent`` or ``received``), ``everthread.conflicts`` and ``everthread.retries``;
     on Cosmos DB ``azure.cosmosdb.client.operation.request_charge`` (a histogram).
 
-    The logger ``everthread.calls`` gets a line a call: DEBUG, INFO for a conflict or a cancellation, WARNING for
+    The logger ``everthread.calls`` gets one line per call: DEBUG, INFO for a conflict or a cancellation, WARNING for
     another error; the span's attributes and ``everthread.seconds`` are fields of the record.
 
-    What the inner store can do beyond the contract (search, rewriting, ...) goes through, and is traced too.
+    The abilities of the inner store (search, rewriting, ...) are traced too.
 
-    No id of a thread or tenant is told, since ids often name people: put those that you may show on a span of
-    your own around the call.
+    No span, metric or line has the id of a thread or tenant, since ids often name people. To record ids, open your own
+    span around the call.
 
     Args:
-        inner: Where it is kept; this store takes it over. Around `Encrypted` the bytes are the plain ones.
+        inner: The store that is traced; this store closes it. Around `Encrypted`, bytes are counted before encryption.
         tracer_provider: The application's global one, if not given.
         meter_provider: The application's global one, if not given.
     """

@@ -1,48 +1,47 @@
-"""Microsoft Agent Framework: its current interface (1.x) and that of its 1.0 betas, over any store.
+"""Microsoft Agent Framework 1.x on any store: history, session state, workflow checkpoints, AG-UI snapshots.
 
-Which names can be imported depends on the release of Agent Framework that is installed; each is loaded at its
-first use, so that importing this package works with every release.
-
-1.x: `EverthreadHistoryProvider`. The betas: `RedisChatMessageStore`, `EverthreadChatMessageStore`, `restore_thread`.
+Each name is imported at its first use, so importing this package needs no framework. The 1.0 betas have a package of
+their own: `everthread.adapters.agent_framework_beta`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from everthread._extras import lazy_names
 
 if TYPE_CHECKING:
-    from everthread.adapters.agent_framework.beta_threads import restore_thread
-    from everthread.adapters.agent_framework.chat_message_store import (
-        EverthreadChatMessageStore,
-        RedisChatMessageStore,
-    )
-    from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider, StoredSession
+    from everthread.adapters.agent_framework.all_stores import Everthread
+    from everthread.adapters.agent_framework.checkpoint_storage import EverthreadCheckpointStorage
+    from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider
+    from everthread.adapters.agent_framework.session_store import EverthreadSessionStore
+    from everthread.adapters.agent_framework.sessions import StoredSession
+    from everthread.adapters.agent_framework.snapshot_store import EverthreadThreadSnapshotStore
     from everthread.adapters.agent_framework.summary_window import SummaryWindow
 
-_MODULES = {
-    "EverthreadChatMessageStore": "chat_message_store",
-    "RedisChatMessageStore": "chat_message_store",
-    "restore_thread": "beta_threads",
-    "EverthreadHistoryProvider": "history_provider",
-    "StoredSession": "history_provider",
-    "SummaryWindow": "summary_window",
-}
-
 __all__ = [
-    "EverthreadChatMessageStore",
+    "Everthread",
+    "EverthreadCheckpointStorage",
     "EverthreadHistoryProvider",
-    "RedisChatMessageStore",
+    "EverthreadSessionStore",
+    "EverthreadThreadSnapshotStore",
     "StoredSession",
     "SummaryWindow",
-    "restore_thread",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Everthread": "all_stores",
+        "EverthreadCheckpointStorage": "checkpoint_storage",
+        "EverthreadHistoryProvider": "history_provider",
+        "EverthreadSessionStore": "session_store",
+        "EverthreadThreadSnapshotStore": "snapshot_store",
+        "StoredSession": "sessions",
+        "SummaryWindow": "summary_window",
+    },
+    "agent-framework",
+)
 
 
 def __dir__() -> list[str]:

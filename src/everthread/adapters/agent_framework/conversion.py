@@ -21,15 +21,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from everthread.codec import as_list, as_object
-from everthread.formats.agent_framework import BETA_TYPE, CURRENT_TYPE, role_of
+from everthread.messages.codec import as_list, as_object
+from everthread.messages.formats.agent_framework import BETA_TYPE, CURRENT_TYPE, role_of
 
 Json = dict[str, object]
 
 KEPT = "everthread_original"
-"""Where `to_beta` keeps the whole 1.x row if the betas cannot express all of it: a key of ``raw_representation``.
+"""The key of ``raw_representation`` in which `to_beta` keeps a whole 1.x row that the betas cannot express.
 
-The betas carry ``raw_representation`` through, and neither store it nor send it to a model.
+The betas pass ``raw_representation`` on, and neither store it nor send it to a model.
 """
 
 _MESSAGE_FIELDS = frozenset({"type", "role", "contents", "author_name", "message_id", "additional_properties"})
@@ -82,12 +82,11 @@ _BETA_MEDIA_TYPES = frozenset(
 
 
 def to_current(value: Mapping[str, object]) -> Json:
-    """A stored row as 1.x reads it; one that is of 1.x already comes back as it is.
+    """Return a stored row as 1.x reads it; a row of 1.x unchanged.
 
-    Role, text, calls, results and media mean the same. Fields that 1.x does not know are kept in
-    ``additional_properties``, where the betas had them before they wrote them out. A tool's result
-    that is not text becomes the text that the betas sent to the model for it, since 1.x sends a result
-    as it stands; a list of contents becomes ``items``.
+    Role, text, calls, results and media mean the same. Fields that 1.x does not know go to
+    ``additional_properties``, where the betas have them in memory. A tool's result that is not text becomes the text
+    that the betas sent to the model, since 1.x sends a result unchanged; a list of contents becomes ``items``.
     """
     if value.get("type") != BETA_TYPE:
         return dict(value)
@@ -102,10 +101,10 @@ def to_current(value: Mapping[str, object]) -> Json:
 
 
 def to_beta(value: Mapping[str, object]) -> Json:
-    """A stored row as the betas with a class for each content read it; one of theirs means what it meant.
+    """Return a stored row as the betas with a class for each content read it.
 
-    Contents of a type that they lack are left out, as they themselves would, but with the row kept
-    whole in ``raw_representation`` (see `KEPT`): ``to_current(to_beta(row)) == row`` for every row of 1.x.
+    Contents of a type that they lack are left out, as by the betas themselves, and the whole row is kept
+    in ``raw_representation`` (see `KEPT`): ``to_current(to_beta(row)) == row`` for every row of 1.x.
     """
     beta: Json = {
         "type": BETA_TYPE,
@@ -191,7 +190,7 @@ def _annotation_to_current(annotation: Mapping[str, object]) -> Json:
 def _contents_to_beta(value: Mapping[str, object]) -> list[Json]:
     contents = [as_object(content) for content in as_list(value.get("contents"))]
     known = [content for content in contents if content.get("type") in _BETA_FIELDS]
-    # A beta's own fields at the root are its additional properties; 1.x has unknown ones only from its future.
+    # Unknown fields of a beta are its additional properties; those of 1.x are of a later release.
     return [_content_to_beta(content, keep_unknown=value.get("type") == BETA_TYPE) for content in known]
 
 
@@ -199,7 +198,7 @@ def _content_to_beta(content: Mapping[str, object], *, keep_unknown: bool = Fals
     source = dict(content)
     kind = str(source.get("type"))
     if source.get("additional_properties"):
-        # The betas' constructors add to the dict that they are given, and the kept row must not change.
+        # The betas' constructors add to the dict that they get, and the kept row must not change.
         source["additional_properties"] = dict(as_object(source["additional_properties"]))
     for name in _REQUIRED_TEXT.get(kind, ()):
         source[name] = source.get(name) or ""
@@ -270,7 +269,7 @@ def _others(value: Mapping[str, object], names: frozenset[str]) -> Json:
 
 
 def _with_extras(known: Json, extras: Json) -> Json:
-    # raw_representation is an object of the process that had it; a stored one could only mislead.
+    # raw_representation is an object of one process; a stored one could only mislead.
     extras.pop("raw_representation", None)
     if extras:
         known["additional_properties"] = {**as_object(known.get("additional_properties")), **extras}

@@ -1,9 +1,8 @@
 """Agent Framework 1.x messages ↔ payload bytes, several times faster than ``Message.to_dict`` and ``from_dict``.
 
-The framework's own methods say what is right; here the common shapes (text, tool calls and results, media) are built
-directly, and everything else is left to the framework. What is built directly comes from the installed release's own
-objects (their fields, their defaults), and at import a few samples are compared with what the framework makes of them:
-a release that disagrees is served by the framework's methods alone.
+The framework's own methods are the reference. The common shapes (text, tool calls and results, media) are built
+directly, from the fields and defaults of the installed release's own objects; all others by the framework. At import a
+few samples of both ways are compared: if they differ, only the framework's methods are used.
 """
 
 from __future__ import annotations
@@ -12,10 +11,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
-from everthread import codec
 from everthread._extras import missing_extra
+from everthread.adapters.agent_framework.stored_rows import FORMAT, NothingForAModelError, row_of
+from everthread.adapters.storable import Makers
 from everthread.errors import CorruptRecordError, InvalidMessageError
-from everthread.formats.agent_framework import BETA_TYPE, CURRENT_TYPE
+from everthread.messages import codec
+from everthread.messages.formats.agent_framework import BETA_TYPE, CURRENT_TYPE
+from everthread.messages.strict_json import check_json
 from everthread.model import Message as StoredMessage
 from everthread.model import NewMessage, ThreadKey
 
@@ -23,8 +25,6 @@ try:
     from agent_framework import Content, Message
 except ImportError as error:
     raise missing_extra("agent-framework", error) from error
-
-FORMAT = "agent-framework"
 
 Json = dict[str, Any]
 
@@ -41,32 +41,35 @@ _DIRECT_FIELDS = {
 _NESTED_FIELDS = frozenset({"function_call", "screenshot", "items", "inputs", "outputs"})
 """Where ``Content.from_dict`` expects contents within contents."""
 
+_VALUES = frozenset({"additional_properties", "arguments", "result"})
+"""The fields of a content in which callers and tools put values of their own."""
+
 
 class _UnusualError(Exception):
-    """What is not built directly; the framework's own method is used instead."""
+    """A value is not built directly; the framework's own method builds it."""
 
 
 _UNUSUAL = (_UnusualError, KeyError, TypeError, AttributeError, ValueError)
 
 
 def to_new_message(message: Message) -> NewMessage:
-    """A message to append, whose payload is ``message.to_dict()`` as JSON, with its tool calls found.
+    """Return a message to append, with ``message.to_dict()`` as its payload.
 
     Raises:
         InvalidMessageError: It is no ``Message``, or has no JSON form that comes back equal (``NaN``, lone
-            surrogates, cycles).
+            surrogates, cycles; objects in arguments, results or properties, which the framework would drop).
     """
     if not isinstance(message, Message):
-        raise InvalidMessageError(f"A history keeps Message objects, not {type(message).__name__}.")
+        raise InvalidMessageError(f"A history stores Message objects, not {type(message).__name__}.")
     if DIRECT:
         calls: list[str] = []
         results: list[str] = []
         try:
             value = _message_value(message, calls, results)
-        except Exception:  # noqa: S110 - whatever is unusual about it, the framework's own method decides
+        except Exception:  # noqa: S110 - the framework's own method decides about unusual messages
             pass
         else:
-            return NewMessage(codec.encode(value), FORMAT, tuple(calls), tuple(results))
+            return NewMessage(codec.encode_plain(value), FORMAT, tuple(calls), tuple(results))
     try:
         return _by_the_framework(message)
     except InvalidMessageError:
@@ -76,22 +79,24 @@ def to_new_message(message: Message) -> NewMessage:
 
 
 def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
-    """The message that a stored row holds, equal to ``Message.from_dict`` of its payload.
+    """Return the message that a stored row holds, equal to ``Message.from_dict`` of its payload.
 
-    Rows of the 1.0 betas are converted. Fields that the installed release does not know (a newer one wrote them) are
-    left out of the object; the stored row keeps them.
+    Rows of the 1.0 betas and of other formats are converted. Fields that the installed release does not know (a newer
+    one wrote them) are left out of the object; the stored row keeps them.
 
     Raises:
-        CorruptRecordError: The row is not JSON or not a message; names thread and position.
+        CorruptRecordError: The row is not JSON, or holds no message; names thread and position.
     """
-    value = codec.decode(stored, key)
+    value = codec.decode_as_text(stored, key)
     try:
         if DIRECT:
             return _direct_message(value)
     except _UNUSUAL:
         pass
     try:
-        return message_from(value)
+        return _checked(message_from(row_of(value, stored.format)))
+    except NothingForAModelError:
+        raise
     except Exception as error:
         of = f" of {key}" if key is not None else ""
         raise CorruptRecordError(
@@ -100,10 +105,10 @@ def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
 
 
 def message_from(value: object) -> Message:
-    """The message that a decoded payload describes, of either generation, as the framework itself reads it.
+    """Return the message of a decoded payload of either generation, as the framework itself reads it.
 
     Raises:
-        Exception: Whatever the framework's constructors raise for what is not a message.
+        Exception: It is not a message; the framework's constructors raise several kinds.
     """
     known = dict(codec.as_object(value))
     if known.get("type") == BETA_TYPE:
@@ -119,12 +124,59 @@ def message_from(value: object) -> Message:
 
 
 def _by_the_framework(message: Message) -> NewMessage:
-    value = message.to_dict()
+    _check_kept(message)
+    # A subclass names another type, which no release reads.
+    value = {**message.to_dict(), "type": CURRENT_TYPE}
+    if message.additional_properties:
+        # They are JSON, and the framework would drop tuples from them.
+        value["additional_properties"] = message.additional_properties
     try:
-        return codec.new_message(value, format=FORMAT)
+        new = codec.new_message(value, format=FORMAT)
     except InvalidMessageError:
         # Early releases of 1.x leave a service's own objects in annotations; later ones leave them out.
-        return codec.new_message(_without_objects(value), format=FORMAT)
+        new = codec.new_message(_without_objects(value), format=FORMAT)
+    _checked(message_from(codec.decode(new.payload)))
+    return new
+
+
+def _check_kept(message: Message) -> None:
+    """Refuse values that the framework would silently drop or turn into text."""
+    check_json(message.additional_properties, "additional_properties")
+    for index, content in enumerate(message.contents):
+        _check_content(content, f"contents[{index}]")
+
+
+def _check_content(content: Content, path: str) -> None:
+    for name, item in vars(content).items():
+        if name in _VALUES:
+            check_json(item, f"{path}.{name}")
+        elif isinstance(item, Content):
+            _check_content(item, f"{path}.{name}")
+        elif name in _NESTED_FIELDS and isinstance(item, list):
+            for index, part in enumerate(cast(list[object], item)):
+                if isinstance(part, Content):
+                    _check_content(part, f"{path}.{name}[{index}]")
+
+
+def _checked(message: Message) -> Message:
+    """Return the message, if its role, types, ids and texts are text: the framework raises later for others.
+
+    Raises:
+        TypeError: One of them is not text.
+    """
+    _check_text(message.role, message.author_name or "", message.message_id or "")
+    for content in message.contents:
+        call_id: object = getattr(content, "call_id", None)
+        _check_text(content.type, "" if call_id is None else call_id)
+        if content.type in {"text", "text_reasoning"}:
+            _check_text(content.text or "")
+    return message
+
+
+def _check_text(*values: object) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"not text but {type(value).__name__}")
 
 
 def _without_objects(value: Any) -> Any:
@@ -167,10 +219,11 @@ def _message_value(message: Message, calls: list[str], results: list[str]) -> Js
         raise _UnusualError
     contents = [_content_value(content, calls, results) for content in state["contents"]]
     value: Json = {"type": CURRENT_TYPE, "role": role, "contents": contents}
-    if author is not None:
-        value["author_name"] = _plain(author)
-    if message_id is not None:
-        value["message_id"] = _plain(message_id)
+    for name, item in (("author_name", author), ("message_id", message_id)):
+        if item is not None:
+            if type(item) is not str:
+                raise _UnusualError
+            value[name] = item
     properties = state["additional_properties"]
     value["additional_properties"] = _plain(properties) if properties else {}
     return value
@@ -186,6 +239,8 @@ def _content_value(content: Content, calls: list[str], results: list[str]) -> Js
         if item is not None:
             if type(item) is str:
                 value[name] = item
+            elif name == "text":
+                raise _UnusualError
             elif name == "items":
                 value[name] = [_content_value(part, calls, results) for part in item]
             else:
@@ -213,7 +268,7 @@ def _note(ids: list[str], call_id: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Returns what is made of JSON's own types only: the framework would write it as it is."""
+    """Return a value of JSON's own types only, which the framework would write unchanged."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is dict:
         for name, item in value.items():
@@ -264,14 +319,19 @@ def _direct_content(value: Any) -> Content:
         # Legacy properties of calls have a meaning of their own, which the framework's constructor knows.
         if properties or state.get("hosted", False) is None:
             raise _UnusualError
-    elif kind == "function_result" and state.get("items") is not None:
-        state["items"] = [_direct_content(part) for part in state["items"]]
+        if type(state["call_id"]) is not str:
+            raise _UnusualError
+    elif kind == "function_result":
+        if type(state["call_id"]) is not str:
+            raise _UnusualError
+        if state.get("items") is not None:
+            state["items"] = [_direct_content(part) for part in state["items"]]
     content = Content.__new__(Content)
     content.__dict__ = state
     return content
 
 
-# What the installed release looks like
+# The shape of the installed release's objects
 
 
 _JSON_TYPES = (str, int, float, bool, type(None), dict, list, tuple)
@@ -286,7 +346,7 @@ _SILENT = {
     kind: sum(item is not None for item in vars(content).values()) - len(content.to_dict())
     for kind, content in ((kind, Content(cast(Any, kind))) for kind in _DIRECT_FIELDS)
 }
-"""How many fields of a bare content are set without being written."""
+"""The number of fields of a bare content that are set and not written."""
 _MESSAGE_NAMES = frozenset({"type", *inspect.signature(Message.__init__).parameters}) - {"self"}
 _CONTENT_NAMES = frozenset({"type", "data", *inspect.signature(Content.__init__).parameters}) - {"self"}
 
@@ -304,7 +364,7 @@ def _samples() -> list[Message]:
 
 
 def _agrees() -> bool:
-    """Whether what is built directly equals what this release's own methods make, for each sample."""
+    """Return whether the direct way and this release's own methods give the same for each sample."""
     try:
         for message in _samples():
             value = message.to_dict()
@@ -318,7 +378,7 @@ def _agrees() -> bool:
 
 
 def _state(value: Any) -> Any:
-    """An object's whole state, contents within it included, to compare."""
+    """Return an object's whole state, with its contents, to compare."""
     if isinstance(value, (Message, Content)):
         return {name: _state(item) for name, item in vars(value).items()}
     if isinstance(value, list):
@@ -327,4 +387,7 @@ def _state(value: Any) -> Any:
 
 
 DIRECT = _agrees()
-"""Whether the installed release is served directly."""
+"""Whether messages of the installed release are built directly."""
+
+
+MAKERS = Makers(to_new_message, Message, Content.from_text, Content.from_function_result)

@@ -1,4 +1,4 @@
-"""A window that hands a model a summary and the recent turns, for the history provider of Agent Framework 1.x."""
+"""A window of a summary and the recent turns, for the history provider of Agent Framework 1.x."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent_framework import Message
-
+from everthread._extras import missing_extra
 from everthread.errors import ConfigurationError, CorruptRecordError, SummaryError
-from everthread.summaries import (
+from everthread.messages.token_counts import CountTokens, guess_tokens
+from everthread.operations.summarize import (
     PIECE_TOKENS,
-    Summariser,
+    Summarizer,
     Summary,
     SummaryPolicy,
     Window,
     read_window,
     summarize,
 )
-from everthread.tokens import CountTokens, guess_tokens
+from everthread.readable import read_around
+
+try:
+    from agent_framework import Message
+except ImportError as error:
+    raise missing_extra("agent-framework", error) from error
 
 if TYPE_CHECKING:
     from agent_framework import SupportsAgentRun, SupportsChatGetResponse
@@ -34,25 +39,25 @@ TIMEOUT = 60.0
 
 
 class SummaryWindow:
-    """Gives a model a summary of the older turns and the recent turns as they are; the store keeps all messages.
+    """Pass a summary of the older turns to a model, and the recent turns unchanged. The store keeps all messages.
 
         window = SummaryWindow(SummaryPolicy(max_tokens=8_000, keep_turns=6))
         EverthreadHistoryProvider("sqlite:///threads.db", window=window)
 
-    When a run has been saved and the policy says so, the model is asked for the summary, before the run ends. If that
-    fails, takes too long or is cut off, the run does not fail: it is logged, without content, and the next run tries
-    again; until then the model is handed the earlier summary and all that follows it.
+    Each run that exceeds the policy's limits asks the model for a summary after it is saved, before it ends. A summary
+    that fails or takes too long never fails the run: it is logged, without content, and the next run tries
+    again; until then the model gets the earlier summary and all messages after it.
 
     Args:
-        policy: When to summarise, and how many of the newest turns stay as they are.
+        policy: The limits, and the number of the newest turns that stay unchanged.
         client: The chat client to ask; otherwise the agent's own.
         options: Chat options for that request, such as another model or a temperature.
         count_tokens: Measures texts for the policy.
-        piece_tokens: How much of a long conversation the model is given at once.
+        piece_tokens: The size of the parts in which the model gets a long conversation.
         timeout: Seconds that a run waits at most for its summary.
 
     Raises:
-        ConfigurationError: The policy is not one, or it has neither limit: every run would then be summarised.
+        ConfigurationError: The policy is not a `SummaryPolicy`, or has neither limit: every run would be summarized.
     """
 
     def __init__(
@@ -75,51 +80,49 @@ class SummaryWindow:
         self._timeout = timeout
 
     async def read(self, store: Store, key: ThreadKey) -> Window:
-        """The summary and the messages after it; all messages where the summary cannot be read."""
+        """Return the summary and the messages after it; all messages if the summary cannot be read."""
         try:
             return await read_window(store, key)
         except CorruptRecordError as error:
-            log.warning("The summary of %s cannot be used, so all messages are: %s", key, type(error).__name__)
-            return Window(None, await store.read(key))
+            log.warning(
+                "The model gets all messages of %s: its summary cannot be read (%s).", key, type(error).__name__
+            )
+            return Window(None, await read_around(store, key))
 
     async def keep_small(self, store: Store, key: ThreadKey, agent: SupportsAgentRun) -> None:
-        """Summarises a thread if the policy says so; never fails."""
+        """Summarize a thread that exceeds the policy's limits; never fails."""
         try:
             async with asyncio.timeout(self._timeout):
                 await summarize(
                     store,
                     key,
-                    self._summariser(agent),
+                    self._summarizer(agent),
                     self.policy,
                     count_tokens=self._count_tokens,
                     piece_tokens=self._piece_tokens,
                 )
         except Exception as error:
             # Not its text, which may quote the conversation.
-            log.warning("%s could not be summarised (%s); the next run tries again.", key, type(error).__name__)
+            log.warning("%s could not be summarized (%s); the next run tries again.", key, type(error).__name__)
 
-    def _summariser(self, agent: SupportsAgentRun) -> Summariser:
-        return chat_summariser(self._client or getattr(agent, "client", None), self._options)
+    def _summarizer(self, agent: SupportsAgentRun) -> Summarizer:
+        return chat_summarizer(self._client or getattr(agent, "client", None), self._options)
 
 
-def chat_summariser(
+def chat_summarizer(
     client: SupportsChatGetResponse[Any] | None, options: Mapping[str, Any] | None = None
-) -> Summariser:
-    """Asks a chat client of Agent Framework for summaries.
+) -> Summarizer:
+    """Return a function that asks a chat client for summaries; it raises `SummaryError` if there is no client."""
 
-    Raises:
-        SummaryError: When it is asked and there is no client.
-    """
-
-    async def summarise(request: str) -> str:
+    async def summarize(request: str) -> str:
         if client is None:
             raise SummaryError("This agent has no chat client: give the summary window one.")
         response = await client.get_response([Message("user", [request])], options=dict(options or {}) or None)
         return response.text
 
-    return summarise
+    return summarize
 
 
 def summary_message(summary: Summary) -> Message:
-    """The summary as a model is handed it, in the role that the framework's own compaction uses."""
+    """Return the summary as a message, in the role that the framework's own compaction uses."""
     return Message("assistant", [f"Summary of the conversation so far:\n{summary.text}"])

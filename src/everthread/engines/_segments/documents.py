@@ -1,6 +1,6 @@
-"""A thread's documents: an object each, replaced only if nobody else has replaced it meanwhile.
+"""A thread's documents: an object each, replaced only if it is unchanged.
 
-Their names begin with the life of the thread that they belong to, so a deleted thread's are out of reach at once.
+Their names begin with the number of the thread's first entry, so a new thread of the same ID never sees former ones.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import asyncio
 
 import msgspec
 
-from everthread.engines._segments.names import Place, document_life, document_name, nonce
+from everthread.engines._segments.log import Log
+from everthread.engines._segments.names import LogPrefix, document_life, document_name, nonce
 from everthread.engines._segments.records import LAYOUT, DocumentRecord, State, decode_document, encode
-from everthread.engines._segments.storage import Storage
+from everthread.engines._segments.storage import Storage, after_write
 from everthread.errors import ConflictError, StoreUnavailableError
 from everthread.model import Document
 
@@ -24,73 +25,88 @@ class _Stored(msgspec.Struct, frozen=True):
     tag: str
 
 
-async def get(storage: Storage, place: Place, state: State, name: str) -> Document | None:
-    """A document, or ``None``."""
-    stored = await _stored(storage, place, document_name(state.born, name))
+async def get(storage: Storage, prefix: LogPrefix, state: State, name: str) -> Document | None:
+    """Return a document, or ``None``."""
+    stored = await _stored(storage, prefix, document_name(state.born, name))
     return None if stored is None else stored.document
 
 
-async def put(
-    storage: Storage, place: Place, state: State, document: Document, expected_revision: int | None
-) -> Document:
-    """Writes a document; its revision is given by what is there.
+async def put(log: Log, prefix: LogPrefix, state: State, document: Document, expected_revision: int | None) -> Document:
+    """Write a document; its revision follows from the stored one.
 
     Raises:
-        ConflictError: The revision there is not ``expected_revision``.
+        ConflictError: The stored revision is not ``expected_revision``.
     """
-    folder, object_name, unique = place.documents, document_name(state.born, document.name), nonce()
+    written = await _put(log.storage, prefix, document_name(state.born, document.name), document, expected_revision)
+    with after_write():
+        now = (await log.current(prefix)).state
+        if now is None or now.born != state.born:
+            # Another process deleted the thread, and the erased data must not come back.
+            await delete(log.storage, prefix, state, document.name)
+    return written
+
+
+async def _put(
+    storage: Storage, prefix: LogPrefix, object_name: str, document: Document, expected_revision: int | None
+) -> Document:
+    folder, unique = prefix.documents, nonce()
+    stored = await _stored(storage, prefix, object_name)
     for _ in range(_MOST_ATTEMPTS):
-        stored = await _stored(storage, place, object_name)
-        if stored is not None and stored.nonce == unique:
-            return stored.document  # written by a request whose answer was lost
         revision = 0 if stored is None else stored.document.revision
         if expected_revision is not None and expected_revision != revision:
-            raise ConflictError(f"Document {document.name!r} has revision {revision}.", revision)
+            raise ConflictError.at_revision(f"Document {document.name!r}", revision, expected_revision)
         new = msgspec.structs.replace(document, revision=revision + 1)
         record = DocumentRecord(v=LAYOUT, name=new.name, revision=new.revision, updated_ms=new.updated_ms, nonce=unique)
         data = encode(record, [new.value])
-        if stored is None:
-            written = await storage.create(folder, object_name, data)
-        else:
-            written = await storage.replace(folder, object_name, data, stored.tag)
-        if written:
-            return new
-    raise StoreUnavailableError("Too many writers are at this document at the same time; nothing was written.")
+        with after_write(has_landed=False):
+            if stored is None:
+                is_written = await storage.create(folder, object_name, data)
+            else:
+                is_written = await storage.replace(folder, object_name, data, stored.tag)
+            if is_written:
+                return new
+            stored = await _stored(storage, prefix, object_name)
+            if stored is not None and stored.nonce == unique:
+                # The answer was lost, and the storage repeated the request.
+                await storage.flush(folder, [object_name])
+                return stored.document
+    raise StoreUnavailableError("Too many concurrent writers of this document: nothing was written. Try again.")
 
 
-async def delete(storage: Storage, place: Place, state: State, name: str) -> bool:
-    """Forgets a document; says whether there was one."""
+async def delete(storage: Storage, prefix: LogPrefix, state: State, name: str) -> bool:
+    """Delete a document; return whether it existed."""
     object_name = document_name(state.born, name)
-    if await storage.get(place.documents, object_name) is None:
+    if await storage.get(prefix.documents, object_name) is None:
         return False
-    await storage.delete(place.documents, [object_name])
+    with after_write():
+        await storage.delete(prefix.documents, [object_name])
     return True
 
 
-async def names(storage: Storage, place: Place, state: State) -> tuple[str, ...]:
-    """The names of a thread's documents, sorted."""
+async def names(storage: Storage, prefix: LogPrefix, state: State) -> tuple[str, ...]:
+    """Return the names of a thread's documents, sorted."""
     life = document_life(state.born)
     found: list[str] = []
-    async for chunk in storage.list(place.documents, after=life):
+    async for chunk in storage.list(prefix.documents, after=life):
         ours = [listed.name for listed in chunk if listed.name.startswith(life)]
-        found.extend([name for name in await asyncio.gather(*(_name(storage, place, each) for each in ours)) if name])
+        found.extend([name for name in await asyncio.gather(*(_name(storage, prefix, each) for each in ours)) if name])
         if len(ours) < len(chunk):
             break
     return tuple(sorted(found))
 
 
-async def _name(storage: Storage, place: Place, object_name: str) -> str:
+async def _name(storage: Storage, prefix: LogPrefix, object_name: str) -> str:
     _, _, plain = object_name.partition("-")
-    # A "~" means that the name was shortened: only the document itself knows it.
+    # A "~" marks a shortened name: only the document itself has the whole one.
     if "~" not in plain:
         return plain
-    stored = await _stored(storage, place, object_name)
+    stored = await _stored(storage, prefix, object_name)
     return "" if stored is None else stored.document.name
 
 
-async def _stored(storage: Storage, place: Place, object_name: str) -> _Stored | None:
-    found = await storage.get(place.documents, object_name)
+async def _stored(storage: Storage, prefix: LogPrefix, object_name: str) -> _Stored | None:
+    found = await storage.get(prefix.documents, object_name)
     if found is None:
         return None
-    record, value = decode_document(found.data, f"{place.documents}/{object_name}")
+    record, value = decode_document(found.data, f"{prefix.documents}/{object_name}")
     return _Stored(Document(record.name, value, record.revision, record.updated_ms), record.nonce, found.tag)

@@ -1,81 +1,64 @@
-"""Other payloads in the place of stored ones: in new objects, as objects never change, and one entry refers to them."""
+"""Replace payloads: write new objects, as objects never change, and let one entry refer to them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from everthread.engines._segments.compaction import sweep
-from everthread.engines._segments.joining import (
-    Joined,
-    Joiner,
-    Joining,
-    Sizes,
-    drop,
-    groups_of,
-    put_in_place,
-    unreferenced,
-)
-from everthread.engines._segments.log import Draft, Log, StaleViewError, View
-from everthread.engines._segments.names import Place
+from everthread.engines._segments.compaction import Joined, Joiner, Joining, Sizes, drop, groups_of, sweep, unreferenced
+from everthread.engines._segments.log import Draft, Log, View
+from everthread.engines._segments.names import LogPrefix
 from everthread.engines._segments.records import HEADER_BYTES, State
+from everthread.engines._segments.storage import after_write
 from everthread.engines._segments.turns import live
 from everthread.errors import LimitExceededError
-from everthread.model import Rewrite, ThreadKey
+from everthread.model import Rewrite
 
 
 class Rewriting:
-    """One rewriting of one thread.
+    """One rewriting of one thread."""
 
-    Args:
-        log: Where the thread is.
-        place: The thread's.
-        sizes: How large objects become.
-        changes: What to put in the place of what.
-        now_ms: The time that decides whether the thread has expired.
-    """
-
-    def __init__(self, log: Log, place: Place, sizes: Sizes, changes: Sequence[Rewrite], now_ms: int) -> None:
+    def __init__(self, log: Log, prefix: LogPrefix, sizes: Sizes, changes: Sequence[Rewrite], now_ms: int) -> None:
         self._log = log
-        self._place = place
+        self._prefix = prefix
         self._sizes = sizes
         self._changes = {change.seq: change for change in changes}
         self._now_ms = now_ms
-        self._joiner = Joiner(log, place)
+        self._joiner = Joiner(log, prefix)
         self._joined: list[tuple[Joined, frozenset[int]]] = []
         self._before: State | None = None
         self._done = 0
 
     async def run(self) -> int:
-        """Makes the changes that still fit, and erases what they replaced; returns how many there were."""
-        # Should this fail, nothing may be withdrawn: the entry may have been written. A later sweep finds out.
-        view = await self._log.commit(self._place, self._step)
-        await self._joiner.withdraw(view.state)
-        if view.state is not None and view.state.replaced:
-            # Also after a call that only repeats another: that one may have been stopped here.
-            await drop(self._log.storage, self._place, unreferenced(self._before, view.state))
-            await sweep(self._log, self._place, view.state, erase=False)
+        """Make the changes that still fit, and erase the former payloads; return the number of changes."""
+        # If this fails, the entry may have been written, so the new objects stay for a later sweep.
+        view = await self._log.commit(self._prefix, self._step)
+        with after_write():
+            await self._joiner.withdraw(view.state)
+            if view.state is not None and view.state.replaced:
+                # Also if this call only repeats another, which may have been stopped here.
+                await drop(self._log.storage, self._prefix, unreferenced(self._before, view.state))
+                await sweep(self._log, self._prefix, view.state, erase=False)
         return self._done
 
-    async def _step(self, view: View, _: str) -> Draft | None:
+    async def _step(self, view: View) -> Draft | None:
         before = live(view, self._now_ms)
         new = None if before is None else await self._payloads(before)
         if before is None or not new:
-            if not view.fresh:
-                raise StaleViewError
+            view.must_be_fresh()
             self._before, self._done = None, 0
             return None
         await self._prepare(before, new)
         state = before.successor()
-        put_in_place(state, [joined for joined, _ in self._joined])
+        await self._joiner.replace(state)
         state.replaced = state.number
         self._before, self._done = before, len(new)
         return Draft(state)
 
     async def _payloads(self, state: State) -> Mapping[int, bytes]:
-        """The new payloads of the messages that still are what they are to be changed from."""
+        """Return the new payloads, by position, of the messages that still have the expected ones."""
         runs = [run for run in state.runs if any(run.first <= seq < run.stop for seq in self._changes)]
-        loaded = await asyncio.gather(*(self._log.loaded(self._place, run) for run in runs))
+        loaded = await asyncio.gather(*(self._log.loaded(self._prefix, run) for run in runs))
         found = (
             message for run, each in zip(runs, loaded, strict=True) for message in each.messages(run.first, run.stop)
         )
@@ -83,7 +66,7 @@ class Rewriting:
         return {m.seq: change.new for m, change in wanted if change is not None and change.old == m.payload}
 
     async def _prepare(self, state: State, new: Mapping[int, bytes]) -> None:
-        """Writes the objects that the thread is to refer to, but for those of an earlier try that still fit."""
+        """Write the new objects, except those of an earlier attempt that still fit."""
         ready = {seq for joined, changed in self._joined if joined.fits(state) for seq in changed}
         lacking = new.keys() - ready
         names = {run.name for run in state.runs if any(run.first <= seq < run.stop for seq in lacking)}
@@ -96,5 +79,6 @@ class Rewriting:
         grown = sum(len(payload) - len(self._changes[seq].old) for seq, payload in changes.items())
         size, most = sum(run.size for run in joining) + grown, self._log.storage.max_object_bytes - HEADER_BYTES
         if size > most:
-            key = ThreadKey(state.thread_id, state.tenant)
-            raise LimitExceededError(f"Rewritten, a turn of {key} has {size:,} bytes: at most {most:,}.", size, most)
+            raise LimitExceededError(
+                f"Rewritten, a turn of {state.key} has {size:,} bytes: at most {most:,}.", size, most
+            )

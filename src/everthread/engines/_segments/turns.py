@@ -1,4 +1,4 @@
-"""Appends: one entry holds all turns that waited for one thread at the same time."""
+"""Appends: one entry contains all turns that waited for a thread at the same time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from everthread.contract import REMEMBERED_APPENDS
-from everthread.engines._base import AppendRequest
-from everthread.engines._segments.cutting import keep_newest
-from everthread.engines._segments.log import Draft, Log, StaleViewError, View
-from everthread.engines._segments.names import Marker, Place
+from everthread.engines._segments.log import Draft, Log, View
+from everthread.engines._segments.names import LogPrefix, Marker
 from everthread.engines._segments.records import LAYOUT, Block, Group, Run, State
+from everthread.engines._segments.runs import keep_newest
+from everthread.engines.base import AppendRequest
 from everthread.errors import ConflictError, EverthreadError
+from everthread.messages.tool_links import MAX_OPEN_CALLS, Span, add_span, resolve
 from everthread.model import Appended, NewMessage, ThreadKey, to_milliseconds
-from everthread.retention import MAX_OPEN_CALLS, Span, add_span, resolve
 
 
 def live(view: View, now_ms: int) -> State | None:
-    """The thread, unless there is none, it was deleted, or it has expired."""
+    """Return the thread's state, or ``None`` if the thread does not exist or has expired."""
     state = view.state
     if state is None or state.gone or (state.expires_ms is not None and state.expires_ms <= now_ms):
         return None
@@ -27,7 +27,7 @@ def live(view: View, now_ms: int) -> State | None:
 
 
 def born(view: View, key: ThreadKey, now_ms: int) -> State:
-    """A new thread, to be written as the next entry."""
+    """Return the state of a new thread for the next entry."""
     number = view.number + 1
     return State(
         number=number,
@@ -40,35 +40,37 @@ def born(view: View, key: ThreadKey, now_ms: int) -> State:
     )
 
 
-def marker_name(place: Place, state: State | None) -> str:
-    """The name of a thread's marker, empty if it has none."""
+def marker_name(prefix: LogPrefix, state: State | None) -> str:
+    """Return the name of a thread's marker, or an empty string."""
     if state is None or state.gone:
         return ""
-    return Marker(state.updated_ms, place.thread, state.marker).name
+    return Marker(state.updated_ms, prefix.thread, state.marker).name
+
+
+def expect(view: View, state: State, expected_seq: int | None) -> None:
+    """Raise `ConflictError` if the next position is another one."""
+    if expected_seq is None or expected_seq == state.next_seq:
+        return
+    view.must_be_fresh()
+    raise ConflictError.at_position(state.key, state.next_seq, expected_seq)
 
 
 def hashed(append_id: str) -> str:
-    """96 bits for an append id: entries carry the newest ones, so they must be short."""
+    """Return 96 bits of a hash of an append ID: entries carry the newest ones, so they must be short."""
     return base64.urlsafe_b64encode(hashlib.blake2b(append_id.encode(), digest_size=12).digest()).decode()
 
 
 class TurnWriter:
-    """Makes the next entry of a thread out of the appends that wait for it.
+    """Makes the next entry of a thread from the waiting appends, in their order."""
 
-    Args:
-        log: Where to look up what the state does not hold.
-        place: The thread's.
-        batch: The appends, in order.
-    """
-
-    def __init__(self, log: Log, place: Place, batch: Sequence[AppendRequest]) -> None:
+    def __init__(self, log: Log, prefix: LogPrefix, batch: Sequence[AppendRequest]) -> None:
         self._log = log
-        self._place = place
+        self._prefix = prefix
         self._batch = batch
         self.results: list[Appended | EverthreadError] = []
 
-    async def step(self, view: View, unique: str) -> Draft | None:
-        """The entry, or ``None`` if no append of the batch has anything to write; leaves the results behind."""
+    async def step(self, view: View) -> Draft | None:
+        """Return the entry, or ``None`` if no append of the batch writes anything; set the results."""
         self.results = []
         self._view = view
         self._state: State | None = None
@@ -80,30 +82,25 @@ class TurnWriter:
             self.results.append(await self._write(request, payloads) if refused is None else refused)
         if self._state is None:
             return None
-        self._state.marker = unique
-        return Draft(self._state, *self._kept(self._state, payloads), replaces=marker_name(self._place, view.state))
+        return Draft(self._state, *self._kept(self._state, payloads))
 
     async def _refusal(self, request: AppendRequest) -> Appended | EverthreadError | None:
-        """The answer to an append that writes nothing. Only what is certainly the newest may decide that."""
+        """Return the result of an append that writes nothing, which only a fresh view can decide."""
         state = self._state or self._before
         if not request.is_new_id and (earlier := await self._earlier(state, request.append_id)) is not None:
-            self._must_be_fresh()
+            self._view.must_be_fresh()
             return earlier
         actual = 0 if state is None else state.next_seq
         if request.expected_seq is None or request.expected_seq == actual:
             return None
-        self._must_be_fresh()
-        return ConflictError(f"The next position of {request.key} is {actual}, not {request.expected_seq}.", actual)
-
-    def _must_be_fresh(self) -> None:
-        if not self._view.fresh:
-            raise StaleViewError
+        self._view.must_be_fresh()
+        return ConflictError.at_position(request.key, actual, request.expected_seq)
 
     async def _earlier(self, state: State | None, append_id: str) -> Appended | None:
         if state is None:
             return None
         known = hashed(append_id)
-        snapshot = await self._log.snapshot(self._place, state.snapshot)
+        snapshot = await self._log.snapshot(self._prefix, state.snapshot)
         for other, first, stop in (*state.appends, *snapshot.appends):
             if other == known:
                 return Appended(first, stop, replayed=True)
@@ -119,11 +116,12 @@ class TurnWriter:
         self._block.groups.extend(_groups(request, first))
         await self._link(state, request, first)
         self._add_run(state, Run(first, stop, sum(len(message.payload) for message in request.messages), state.number))
-        state.next_seq, state.updated_ms = stop, request.now_ms
-        state.title = state.title if state.title is not None else request.default_title
+        state.next_seq, state.updated_ms = stop, max(request.now_ms, state.created_ms)
+        if first == 0 and state.title is None:
+            state.title = request.default_title
         retention = request.retention_of(state.retention)
         expire = retention.expire_ms
-        state.expires_ms = None if expire is None else request.now_ms + expire
+        state.expires_ms = None if expire is None else state.updated_ms + expire
         if not request.is_new_id:
             state.appends.append((hashed(request.append_id), first, stop))
         if retention.max_messages is not None:
@@ -141,7 +139,7 @@ class TurnWriter:
         links = request.links
         if not (links.spans or links.early_results or links.open_calls):
             return
-        called = await open_calls(self._log, self._place, state) if links.early_results else {}
+        called = await open_calls(self._log, self._prefix, state) if links.early_results else {}
         begin = self._block.groups[0].first
         for lo, hi in resolve(links, first, called):
             add_span(self._block.spans if lo >= begin else state.spans, lo, hi)
@@ -150,10 +148,10 @@ class TurnWriter:
 
     async def _block_of(self, run: Run) -> Block:
         assert self._state is not None
-        return self._block if run.name == self._state.number else await self._log.block(self._place, run)
+        return self._block if run.name == self._state.number else await self._log.block(self._prefix, run)
 
     def _kept(self, state: State, payloads: list[bytes]) -> tuple[list[Group], list[Span], list[bytes]]:
-        """What the entry needs to hold: retention may have dropped some of what this batch brings."""
+        """Return the content of the entry: retention may have dropped some messages of this batch."""
         run = state.runs[-1] if state.runs else None
         if run is None or run.name != state.number:
             return [], [], []
@@ -162,10 +160,10 @@ class TurnWriter:
         return groups, [span for span in self._block.spans if span[1] >= run.first], payloads[len(payloads) - kept :]
 
 
-async def open_calls(log: Log, place: Place, state: State) -> dict[str, int]:
-    """The unanswered tool calls of a thread and their positions, the longest unanswered first."""
+async def open_calls(log: Log, prefix: LogPrefix, state: State) -> dict[str, int]:
+    """Return the unanswered tool calls of a thread and their positions, oldest first."""
     called: dict[str, int] = {}
-    for call_id, at in (*(await log.snapshot(place, state.snapshot)).calls, *state.calls):
+    for call_id, at in (*(await log.snapshot(prefix, state.snapshot)).calls, *state.calls):
         called.pop(call_id, None)
         if at >= state.head_seq:
             called[call_id] = at
@@ -174,9 +172,9 @@ async def open_calls(log: Log, place: Place, state: State) -> dict[str, int]:
     return called
 
 
-async def remembered_appends(log: Log, place: Place, state: State) -> list[tuple[str, int, int]]:
-    """The newest append ids of a thread."""
-    snapshot = await log.snapshot(place, state.snapshot)
+async def remembered_appends(log: Log, prefix: LogPrefix, state: State) -> list[tuple[str, int, int]]:
+    """Return the newest append IDs of a thread."""
+    snapshot = await log.snapshot(prefix, state.snapshot)
     return [*snapshot.appends, *state.appends][-REMEMBERED_APPENDS:]
 
 

@@ -1,13 +1,12 @@
-"""Threads in a PostgreSQL database, for many machines at once. URL: ``postgresql://host/database``."""
+"""Threads in a PostgreSQL database, shared by many machines. URL: ``postgresql://host/database``."""
 
 from everthread._extras import missing_extra
 
 try:
-    from everthread.engines.postgres._entra import entra_password
-    from everthread.engines.postgres._schema import ddl, row_level_security
-    from everthread.engines.postgres._searching import SearchingPostgresStore
-    from everthread.engines.postgres._store import PostgresStore
+    from everthread.engines.postgres.entra import entra_password
+    from everthread.engines.postgres.schema import ddl
+    from everthread.engines.postgres.store import PostgresStore, SearchingPostgresStore
 except ImportError as error:
     raise missing_extra("postgres", error) from error
 
-__all__ = ["PostgresStore", "SearchingPostgresStore", "ddl", "entra_password", "row_level_security"]
+__all__ = ["PostgresStore", "SearchingPostgresStore", "ddl", "entra_password"]

@@ -1,7 +1,8 @@
-"""Threads on Redis (6.2 or newer) or Valkey: the messages of each are a plain Redis list that anyone can read."""
+"""Threads on Redis (6.2 or newer) or Valkey; the messages of each are a plain Redis list."""
 
-from everthread.engines.redis._store import RedisStore  # first: it says what to install where the driver is missing
+from everthread.engines.redis.store import RedisStore  # first: it reports a missing driver
 
-from everthread.engines.redis._entra import EntraCredentials  # isort: skip
+from everthread.engines.redis.client.entra import EntraCredentials  # isort: skip
+from everthread.engines.redis.client.urls import client_of  # isort: skip
 
-__all__ = ["EntraCredentials", "RedisStore"]
+__all__ = ["EntraCredentials", "RedisStore", "client_of"]

@@ -1,5 +1,5 @@
 """Threads in one SQLite file: the embedded default. URL: ``sqlite:///threads.db``."""
 
-from everthread.engines.sqlite._store import SqliteStore
+from everthread.engines.sqlite.store import SqliteStore
 
 __all__ = ["SqliteStore"]

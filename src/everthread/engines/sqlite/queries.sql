@@ -1,30 +1,41 @@
--- Every statement that runs on an open store. A thread's columns are always in the same order, that of Log.
+-- Statements of an open store. The columns of a thread always have the order of Log.
 
 -- name: find_thread
 -- A thread's row, also if it has expired.
-SELECT id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends, retention
+SELECT id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, CAST(title AS BLOB), revision, appends,
+    retention
 FROM threads
 WHERE tenant = ? AND thread_id = ?;
 
 -- name: list_first
--- The first page of a tenant's threads, the newest activity first.
+-- The first page of a tenant's threads, newest activity first.
 SELECT
-    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends, retention,
-    thread_id, (SELECT value FROM metadata WHERE thread = threads.id)
+    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, CAST(title AS BLOB), revision, appends,
+    retention, thread_id, (SELECT value FROM metadata WHERE thread = threads.id)
 FROM threads
 WHERE tenant = ? AND (expires_ms IS NULL OR expires_ms > ?)
 ORDER BY updated_ms DESC, thread_id DESC
 LIMIT ?;
 
 -- name: list_after
--- The page that follows a thread's time and id.
+-- The page after a thread's time and ID.
 SELECT
-    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, title, revision, appends, retention,
-    thread_id, (SELECT value FROM metadata WHERE thread = threads.id)
+    id, head_seq, next_seq, count, size, created_ms, updated_ms, expires_ms, CAST(title AS BLOB), revision, appends,
+    retention, thread_id, (SELECT value FROM metadata WHERE thread = threads.id)
 FROM threads
 WHERE tenant = ? AND (expires_ms IS NULL OR expires_ms > ?) AND (updated_ms, thread_id) < (?, ?)
 ORDER BY updated_ms DESC, thread_id DESC
 LIMIT ?;
+
+-- name: list_tenants
+-- The next tenants by name, each by one step in the index of threads.
+WITH RECURSIVE names (tenant) AS (
+    SELECT min(tenant) FROM threads WHERE tenant > ?
+    UNION ALL
+    SELECT (SELECT min(threads.tenant) FROM threads WHERE threads.tenant > names.tenant) FROM names
+    WHERE names.tenant IS NOT NULL
+)
+SELECT tenant FROM names WHERE tenant IS NOT NULL LIMIT ?;
 
 -- name: find_metadata
 -- A thread's metadata, if it has any.
@@ -40,25 +51,26 @@ INSERT INTO threads (tenant, thread_id, head_seq, next_seq, count, size, created
 VALUES (?, ?, 0, 0, 0, 0, ?, ?);
 
 -- name: save_thread
--- What an append or a truncate changes of a thread.
+-- Saves the changes of an append or a truncate.
 UPDATE threads
-SET head_seq = ?, next_seq = ?, count = ?, size = ?, updated_ms = ?, expires_ms = ?, title = ?, appends = ?
+SET
+    head_seq = ?, next_seq = ?, count = ?, size = ?, updated_ms = ?, expires_ms = ?, title = coalesce(title, ?), appends = ?
 WHERE id = ?;
 
 -- name: save_description
--- What update_thread changes of a thread, beside its metadata.
-UPDATE threads SET title = ?, revision = ?, retention = ?, expires_ms = ? WHERE id = ?;
+-- Saves the changes of update_thread, except metadata.
+UPDATE threads SET title = coalesce(?, title), revision = ?, retention = ?, expires_ms = ? WHERE id = ?;
 
 -- name: save_times
--- What restore_times changes of a thread.
+-- Saves the changes of restore_times.
 UPDATE threads SET created_ms = ?, updated_ms = ?, expires_ms = ? WHERE id = ?;
 
 -- name: add_message
--- One message, whose position must be new.
+-- Adds a message at a new position.
 INSERT INTO messages (thread, seq, turn, tied, created_ms, format, payload) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: read_messages
--- A thread's messages from one position up to but without another, the oldest first.
+-- A thread's messages from one position to below another, oldest first.
 SELECT seq, CAST(payload AS BLOB), format, created_ms, turn
 FROM messages
 WHERE thread = ? AND seq >= ? AND seq < ?
@@ -66,7 +78,7 @@ ORDER BY seq
 LIMIT ?;
 
 -- name: read_last_messages
--- The same, the newest first.
+-- The same, newest first.
 SELECT seq, CAST(payload AS BLOB), format, created_ms, turn
 FROM messages
 WHERE thread = ? AND seq >= ? AND seq < ?
@@ -74,11 +86,11 @@ ORDER BY seq DESC
 LIMIT ?;
 
 -- name: rewrite_message
--- Puts another payload in the place of the one that was read, if it is still there.
+-- Replaces a payload that is unchanged since it was read.
 UPDATE messages SET payload = ? WHERE thread = ? AND seq = ? AND CAST(payload AS BLOB) = ? RETURNING id, format;
 
 -- name: drop_messages
--- Removes a thread's messages from one position up to but without another, and gives the size of each.
+-- Deletes a thread's messages from one position to below another, and returns the size of each.
 DELETE FROM messages WHERE thread = ? AND seq >= ? AND seq < ? RETURNING length(payload);
 
 -- name: nth_message
@@ -86,7 +98,7 @@ DELETE FROM messages WHERE thread = ? AND seq >= ? AND seq < ? RETURNING length(
 SELECT seq FROM messages WHERE thread = ? AND seq >= ? ORDER BY seq LIMIT 1 OFFSET ?;
 
 -- name: ties_upward
--- Messages from a position on, and whether each is tied to the one before it.
+-- Messages from a position on, and whether each is linked to the one before it.
 SELECT seq, tied FROM messages WHERE thread = ? AND seq >= ? ORDER BY seq;
 
 -- name: ties_downward
@@ -94,26 +106,26 @@ SELECT seq, tied FROM messages WHERE thread = ? AND seq >= ? ORDER BY seq;
 SELECT seq, tied FROM messages WHERE thread = ? AND seq <= ? ORDER BY seq DESC;
 
 -- name: remember_append
--- Keeps what an append did, unless its id is known.
+-- Stores the result of an append, unless its ID is known.
 INSERT INTO appends (thread, append_id, first_seq, next_seq) VALUES (?, ?, ?, ?)
 ON CONFLICT (thread, append_id) DO NOTHING;
 
 -- name: find_append
--- What the append of this id did.
+-- The result of the append with this ID.
 SELECT first_seq, next_seq FROM appends WHERE thread = ? AND append_id = ?;
 
 -- name: forget_appends
--- Forgets all but the newest appends of a thread.
-DELETE FROM appends WHERE thread = ?1 AND first_seq <= (
-    SELECT first_seq FROM appends WHERE thread = ?1 ORDER BY first_seq DESC LIMIT 1 OFFSET ?2
+-- Deletes all but the newest append IDs of a thread.
+DELETE FROM appends WHERE thread = ? AND first_seq <= (
+    SELECT first_seq FROM appends WHERE thread = ? ORDER BY first_seq DESC LIMIT 1 OFFSET ?
 );
 
 -- name: span_around
--- The first span that ends at or after a position: if any span forbids a cut there, it is this one.
+-- The first span that ends at or after a position: the only one that can forbid a cut there.
 SELECT lo, hi FROM spans WHERE thread = ? AND hi >= ? ORDER BY hi LIMIT 1;
 
 -- name: take_spans
--- Removes the spans that end at or after a position, and gives them.
+-- Deletes and returns the spans that end at or after a position.
 DELETE FROM spans WHERE thread = ? AND hi >= ? RETURNING lo, hi;
 
 -- name: add_span
@@ -121,33 +133,33 @@ DELETE FROM spans WHERE thread = ? AND hi >= ? RETURNING lo, hi;
 INSERT INTO spans (thread, lo, hi) VALUES (?, ?, ?);
 
 -- name: drop_spans_below
--- Forgets spans that end before a position.
+-- Deletes spans that end before a position.
 DELETE FROM spans WHERE thread = ? AND hi < ?;
 
 -- name: drop_spans_from
--- Forgets spans that end at or after a position.
+-- Deletes spans that end at or after a position.
 DELETE FROM spans WHERE thread = ? AND hi >= ?;
 
 -- name: take_open_call
--- Removes an unanswered call, and gives its position.
+-- Deletes an unanswered call, and returns its position.
 DELETE FROM open_calls WHERE thread = ? AND call_id = ? RETURNING seq;
 
 -- name: add_open_call
--- An unanswered call; an earlier one of the same id is forgotten.
+-- Stores an unanswered call; replaces an earlier one with the same ID.
 INSERT OR REPLACE INTO open_calls (thread, call_id, seq) VALUES (?, ?, ?);
 
 -- name: forget_open_calls
--- Forgets all but the newest unanswered calls of a thread.
-DELETE FROM open_calls WHERE thread = ?1 AND id <= (
-    SELECT id FROM open_calls WHERE thread = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2
+-- Deletes all but the newest unanswered calls of a thread.
+DELETE FROM open_calls WHERE thread = ? AND id <= (
+    SELECT id FROM open_calls WHERE thread = ? ORDER BY id DESC LIMIT 1 OFFSET ?
 );
 
 -- name: drop_open_calls_below
--- Forgets unanswered calls before a position.
+-- Deletes unanswered calls before a position.
 DELETE FROM open_calls WHERE thread = ? AND seq < ?;
 
 -- name: drop_open_calls_from
--- Forgets unanswered calls at or after a position.
+-- Deletes unanswered calls at or after a position.
 DELETE FROM open_calls WHERE thread = ? AND seq >= ?;
 
 -- name: find_document
@@ -155,13 +167,13 @@ DELETE FROM open_calls WHERE thread = ? AND seq >= ?;
 SELECT name, CAST(value AS BLOB), revision, updated_ms FROM documents WHERE thread = ? AND name = ?;
 
 -- name: put_document
--- Writes a document, whether there was one or not.
+-- Creates or replaces a document.
 INSERT INTO documents (thread, name, value, revision, updated_ms) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (thread, name) DO UPDATE SET
     value = excluded.value, revision = excluded.revision, updated_ms = excluded.updated_ms;
 
 -- name: drop_document
--- Removes a document.
+-- Deletes a document.
 DELETE FROM documents WHERE thread = ? AND name = ?;
 
 -- name: list_documents
@@ -169,11 +181,11 @@ DELETE FROM documents WHERE thread = ? AND name = ?;
 SELECT name FROM documents WHERE thread = ? ORDER BY name;
 
 -- name: bury_thread
--- Makes a thread's remains garbage; its row goes with drop_thread, in the same transaction.
+-- Marks a thread's rows in other tables as garbage; drop_thread deletes its own in the same transaction.
 INSERT INTO garbage (thread) VALUES (?);
 
 -- name: drop_thread
--- Makes a thread unknown.
+-- Deletes a thread's row.
 DELETE FROM threads WHERE id = ?;
 
 -- name: some_of_tenant
@@ -181,56 +193,56 @@ DELETE FROM threads WHERE id = ?;
 SELECT id, expires_ms FROM threads WHERE tenant = ? LIMIT ?;
 
 -- name: some_expired
--- Some threads that have expired at a time.
+-- Some threads that have expired by a time.
 SELECT id FROM threads WHERE expires_ms <= ? LIMIT ?;
 
 -- name: some_garbage
--- One thread whose remains are to be removed.
+-- A deleted thread that still has rows.
 SELECT thread FROM garbage LIMIT 1;
 
 -- name: sweep_messages
--- Removes some messages of a thread.
+-- Deletes some messages of a thread.
 DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE thread = ? LIMIT ?);
 
 -- name: sweep_spans
--- Removes some spans of a thread.
-DELETE FROM spans WHERE thread = ?1 AND hi IN (SELECT hi FROM spans WHERE thread = ?1 LIMIT ?2);
+-- Deletes some spans of a thread.
+DELETE FROM spans WHERE thread = ? AND hi IN (SELECT hi FROM spans WHERE thread = ? LIMIT ?);
 
 -- name: sweep_documents
--- Removes some documents of a thread.
+-- Deletes some documents of a thread.
 DELETE FROM documents WHERE id IN (SELECT id FROM documents WHERE thread = ? LIMIT ?);
 
 -- name: sweep_appends
--- Removes what is remembered of a thread's appends, which is bounded.
+-- Deletes a thread's append IDs; their number is bounded.
 DELETE FROM appends WHERE thread = ?;
 
 -- name: sweep_open_calls
--- Removes a thread's unanswered calls, which are bounded.
+-- Deletes a thread's unanswered calls; their number is bounded.
 DELETE FROM open_calls WHERE thread = ?;
 
 -- name: sweep_metadata
--- Removes a thread's metadata.
+-- Deletes a thread's metadata.
 DELETE FROM metadata WHERE thread = ?;
 
 -- name: sweep_done
--- Nothing of the thread is left.
+-- Removes a thread that has no rows left from the garbage.
 DELETE FROM garbage WHERE thread = ?;
 
 -- name: is_indexed
--- A row if appends have to bring their words along.
+-- A row if appends must index their words.
 SELECT 1 FROM search_index WHERE id = 1;
 
 -- name: index_progress
--- Up to which message the index has come, and up to which the appends leave it to the builder.
+-- The last indexed older message, and the last message that is older than the index.
 SELECT indexed_to, upto FROM search_index WHERE id = 1;
 
 -- name: begin_index
--- From here on every append brings its words along.
+-- Makes every later append index its words.
 INSERT INTO search_index (id, indexed_to, upto) VALUES (1, 0, (SELECT coalesce(max(id), 0) FROM messages))
 RETURNING indexed_to, upto;
 
 -- name: next_to_index
--- The messages that follow in the building of the index; those of deleted threads are left out.
+-- The next older messages to index, without those of deleted threads.
 SELECT messages.id, threads.tenant, messages.format, CAST(messages.payload AS BLOB)
 FROM messages
 CROSS JOIN threads ON threads.id = messages.thread
@@ -239,24 +251,28 @@ ORDER BY messages.id
 LIMIT ?;
 
 -- name: add_old_words
--- The words of a message from before the index; a new message may have its id by now, and the same words.
+-- Indexes an older message. A new message may have its ID by now, and the same words.
 INSERT OR REPLACE INTO message_words (rowid, tenant, words) VALUES (?, ?, ?);
 
 -- name: drop_words
--- Forgets the words of a message.
+-- Removes a message from the index.
 DELETE FROM message_words WHERE rowid = ?;
 
+-- name: merge_words
+-- Merges some pages of the index, which drops the words of deleted messages.
+INSERT INTO message_words (message_words, rank) VALUES ('merge', ?);
+
 -- name: indexed_to
--- How far the building of the index has come.
+-- Saves the progress of indexing older messages.
 UPDATE search_index SET indexed_to = ? WHERE id = 1;
 
 -- name: add_words
--- The words of a message that was just added.
+-- Indexes a message that was just added.
 INSERT INTO message_words (rowid, tenant, words)
 SELECT id, ?, ? FROM messages WHERE thread = ? AND seq = ?;
 
 -- name: search
--- Messages with certain words, the last stored first.
+-- Messages that match, the last stored first.
 SELECT threads.thread_id, messages.id, messages.seq, messages.created_ms, messages.format, CAST(messages.payload AS BLOB)
 FROM message_words
 CROSS JOIN messages ON messages.id = message_words.rowid

@@ -1,21 +1,24 @@
 """One module a guarantee; joined in suites that an engine's tests subclass."""
 
-from everthread.testing.guarantees.as_memory import AsMemory
 from everthread.testing.guarantees.atomic import Atomic
 from everthread.testing.guarantees.bounded import Bounded
 from everthread.testing.guarantees.cancelling import Cancelling
 from everthread.testing.guarantees.conflict_aware import ConflictAware, ConflictAwareDropping
-from everthread.testing.guarantees.corruption import AfterCorruption
+from everthread.testing.guarantees.corruption import AfterCorruption, DamageReports
+from everthread.testing.guarantees.costs import Costs
 from everthread.testing.guarantees.discreet import Discreet, DiscreetAboutSecrets
 from everthread.testing.guarantees.documents import Documents, DocumentsProperties
+from everthread.testing.guarantees.event_loops import EveryLoop
 from everthread.testing.guarantees.expiry import Expiry
 from everthread.testing.guarantees.importing import Imports
 from everthread.testing.guarantees.isolated import Isolated, IsolatedProperties
 from everthread.testing.guarantees.lossless import Lossless, LosslessProperties
+from everthread.testing.guarantees.matches_reference import MatchesReference
 from everthread.testing.guarantees.ordered import Ordered
 from everthread.testing.guarantees.own_retention import OwnExpiry, OwnRetention
 from everthread.testing.guarantees.ownership import HonestOwnership
 from everthread.testing.guarantees.processes import AcrossProcesses
+from everthread.testing.guarantees.read_only import ReadOnly
 from everthread.testing.guarantees.retry_safe import RetrySafe
 from everthread.testing.guarantees.rewriting import Rewrites
 from everthread.testing.guarantees.searching import Searching, SearchingByIndex
@@ -42,6 +45,7 @@ class StoreContractSuite(
     Discreet,
     TypedErrors,
     HonestOwnership,
+    EveryLoop,
     Cancelling,
     Truncating,
     Listing,
@@ -51,45 +55,51 @@ class StoreContractSuite(
     Expiry,
     OwnRetention,
     OwnExpiry,
-    AsMemory,
+    ReadOnly,
+    MatchesReference,
 ):
-    """Everything that can be asked of any store. A subclass gives the fixture ``harness``."""
+    """The tests of every store. A subclass defines the fixture ``harness``."""
 
 
 class ProcessSuite(AcrossProcesses):
-    """What is asked of a store that outlives its process. ``harness`` gives a `ProcessHarness`."""
+    """Tests of a store that outlives its process. ``harness`` returns a `ProcessHarness`."""
 
 
 class ServerSuite(AcrossRestarts):
-    """What is asked of a store on a server. ``harness`` gives a `ServerHarness`, on a server of the test's own."""
+    """Tests of a store on a server. ``harness`` returns a `ServerHarness`, on a server for this test only."""
 
 
-class CorruptionSuite(AfterCorruption):
-    """What is asked when records were spoilt. ``harness`` gives a `CorruptibleHarness`."""
+class CorruptionSuite(AfterCorruption, DamageReports):
+    """Tests with damaged records. ``harness`` returns a `CorruptibleHarness`."""
+
+
+class CostSuite(Costs):
+    """Tests of costs. ``harness`` returns a `MeteredHarness`."""
 
 
 class ImportSuite(Imports):
-    """What is asked of a store that takes threads in with their times. ``harness`` gives any `Harness`."""
+    """Tests of a store that imports threads with their times. ``harness`` returns any `Harness`."""
 
 
 class RewriteSuite(Rewrites):
-    """What is asked of a store that can rewrite payloads. ``harness`` gives any `Harness`."""
+    """Tests of a store that can rewrite payloads. ``harness`` returns any `Harness`."""
 
 
 class SearchSuite(Searching, SearchingByIndex):
-    """What is asked of a store that can search. ``harness`` gives any `Harness`."""
+    """Tests of a store that can search. ``harness`` returns any `Harness`."""
 
 
 class ScanSuite(Searching):
-    """What is asked of a search (`everthread.searching`) in a store that cannot. ``harness`` gives any `Harness`."""
+    """Tests of a search by reading (`everthread.operations.search`). ``harness`` returns any `Harness`."""
 
 
 class SecretSuite(DiscreetAboutSecrets):
-    """What is asked of a store that is given a secret. ``harness`` gives a `SecretHarness`."""
+    """Tests of a store with a secret. ``harness`` returns a `SecretHarness`."""
 
 
 __all__ = [
     "CorruptionSuite",
+    "CostSuite",
     "ImportSuite",
     "ProcessSuite",
     "RewriteSuite",

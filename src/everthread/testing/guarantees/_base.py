@@ -1,26 +1,52 @@
-"""What the tests of all guarantees share: fixtures, and messages that say where they belong."""
+"""Common parts of the tests of all guarantees: fixtures, and messages that contain their turn."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from everthread.contract import Store, read_all
-from everthread.model import Message, MessagePage, NewMessage, ThreadKey
+from everthread.errors import ConflictError
+from everthread.model import Document, Message, MessagePage, NewMessage, Thread, ThreadKey
 from everthread.testing._writing_process import turn_of
-from everthread.testing.harness import Harness
+from everthread.testing.harness import Clock, Harness
 
 KEY = ThreadKey("conversation", "tenant")
 
 
+CALLS: dict[str, Callable[[Any, Any], Coroutine[Any, Any, object]]] = {
+    "append": lambda store, key: store.append(key, [said("changed")]),
+    "read": lambda store, key: store.read(key),
+    "read_last": lambda store, key: store.read_last(key, 5),
+    "truncate": lambda store, key: store.truncate(key, start=1),
+    "get_thread": lambda store, key: store.get_thread(key),
+    "update_thread": lambda store, key: store.update_thread(key, title="changed", metadata={"changed": True}),
+    "delete_thread": lambda store, key: store.delete_thread(key),
+    "get_document": lambda store, key: store.get_document(key, "d"),
+    "put_document": lambda store, key: store.put_document(key, "d", b'"changed"'),
+    "delete_document": lambda store, key: store.delete_document(key, "d"),
+    "list_documents": lambda store, key: store.list_documents(key),
+    "list_threads": lambda store, key: store.list_threads(key.tenant),
+    "delete_tenant": lambda store, key: store.delete_tenant(key.tenant),
+}
+"""Each call of a store, on a thread; the last two on its tenant."""
+OF_TENANTS = ("list_threads", "delete_tenant")
+READS = ("read", "read_last", "get_thread", "get_document", "list_documents", "list_threads")
+
+
 class GuaranteeTests:
-    """Base of all test classes here. A subclass gives the fixture ``harness``."""
+    """Base of all test classes here. A subclass defines the fixture ``harness``."""
 
     def __init_subclass__(cls) -> None:
         # Not the class is marked, since some tests run loops of their own.
@@ -32,6 +58,17 @@ class GuaranteeTests:
     async def store(self, harness: Harness) -> AsyncIterator[Store]:
         """A store on the empty place."""
         async with harness.open() as store:
+            yield store
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        """The clock of ``timed``."""
+        return Clock()
+
+    @pytest_asyncio.fixture
+    async def timed(self, harness: Harness, clock: Clock) -> AsyncIterator[Store]:
+        """A store on the same place with a clock that the test moves."""
+        async with harness.open(clock=clock) as store:
             yield store
 
     @pytest_asyncio.fixture
@@ -59,12 +96,12 @@ def answering(*call_ids: str) -> NewMessage:
 
 
 def part_of_turn(writer: str, turn: int, size: int, *, padding: int = 0) -> list[NewMessage]:
-    """A turn whose messages tell which turn they are of and which part of it, so that a torn one is seen."""
+    """Return a turn. Each message contains its turn and its place in it, so that a test can detect a torn turn."""
     return turn_of(writer, turn, size, padding)
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What a message of `part_of_turn` says of itself."""
+    """The turn and the place that a message of `part_of_turn` contains."""
 
     writer: str
     turn: int
@@ -73,7 +110,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 def whole_turns(messages: Sequence[Message]) -> list[tuple[str, int]]:
-    """The turns that messages of `part_of_turn` belong to, in order; fails if one is torn or interleaved."""
+    """Return the turns of messages of `part_of_turn`, in order. Fail if one is torn or interleaved."""
     turns: list[tuple[str, int]] = []
     at = 0
     while at < len(messages):
@@ -88,23 +125,65 @@ def whole_turns(messages: Sequence[Message]) -> list[tuple[str, int]]:
 
 
 async def everything(store: Store, key: ThreadKey = KEY) -> list[Message]:
-    """All kept messages of a thread."""
+    """Return all kept messages of a thread."""
     return [message async for message in read_all(store, key)]
 
 
 async def payloads(store: Store, key: ThreadKey = KEY) -> list[bytes]:
-    """The payloads of all kept messages."""
+    """Return the payloads of all kept messages."""
     return [message.payload for message in await everything(store, key)]
 
 
+async def thread_of(store: Store, key: ThreadKey = KEY) -> Thread:
+    """Return a thread, which must exist."""
+    thread = await store.get_thread(key)
+    assert thread is not None
+    return thread
+
+
+async def document_of(store: Store, name: str, key: ThreadKey = KEY) -> Document:
+    """Return a document, which must exist."""
+    document = await store.get_document(key, name)
+    assert document is not None
+    return document
+
+
+async def pass_time(clock: Clock) -> None:
+    """Let time pass on the given clock, and on the server's own clock."""
+    clock.advance(1)
+    await asyncio.sleep(0.003)
+
+
+@contextlib.contextmanager
+def conflict(actual: int) -> Generator[None]:
+    """Fail unless a `ConflictError` with the actual position or revision is raised."""
+    with pytest.raises(ConflictError) as caught:
+        yield
+    assert caught.value.actual == actual
+
+
+async def one_wins(attempt: Callable[[int], Awaitable[object]]) -> int:
+    """Make twelve attempts at the same time. Return the number of the one that raised no `ConflictError`."""
+    answers = await asyncio.gather(*map(attempt, range(12)), return_exceptions=True)
+    others = [number for number, answer in enumerate(answers) if not isinstance(answer, ConflictError)]
+    assert len(others) == 1, f"{len(others)} of twelve won"
+    assert not isinstance(answers[others[0]], BaseException)
+    return others[0]
+
+
 def seqs(page: MessagePage | Sequence[Message]) -> list[int]:
-    """The positions of messages."""
+    """Return the positions of messages."""
     return [message.seq for message in page]
 
 
 def example_settings(share: int, **others: Any) -> settings:
-    """Settings for property tests that do I/O: a part of the examples of the Hypothesis profile in force."""
+    """Return settings for property tests that do I/O: a share of the examples of the active Hypothesis profile.
+
+    A failing example is shrunk only if ``EVERTHREAD_TESTING_SHRINK`` is set: on a server that takes minutes.
+    """
+    costly = () if os.environ.get("EVERTHREAD_TESTING_SHRINK") else (Phase.shrink, Phase.explain)
     return settings(
+        phases=[phase for phase in settings().phases if phase not in costly],
         max_examples=max(1, settings().max_examples // share),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.nested_given],
@@ -112,6 +191,12 @@ def example_settings(share: int, **others: Any) -> settings:
     )
 
 
-def few_examples(test: Callable[..., None]) -> Callable[..., None]:
-    """A quarter of the examples of the Hypothesis profile in force (25 of 100)."""
-    return example_settings(4)(test)
+def for_examples(check: Callable[..., Coroutine[Any, Any, None]], *strategies: SearchStrategy[Any]) -> None:
+    """Run a check with a quarter of the examples of the current Hypothesis profile (25 of 100), each in a new loop."""
+
+    @example_settings(4)
+    @given(st.tuples(*strategies))
+    def every(values: tuple[Any, ...]) -> None:
+        asyncio.run(check(*values))
+
+    every()

@@ -1,4 +1,4 @@
-"""An append is all there or not at all, for every reader."""
+"""An append is stored completely or not at all, for every reader."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ import pytest
 from everthread.contract import Store
 from everthread.errors import EverthreadError, LimitExceededError
 from everthread.model import Retention
-from everthread.testing.guarantees._base import (
-    KEY,
-    GuaranteeTests,
-    everything,
-    part_of_turn,
-    said,
-    seqs,
-    whole_turns,
-)
+from everthread.testing.guarantees._base import KEY, GuaranteeTests, everything, part_of_turn, said, seqs, whole_turns
 from everthread.testing.harness import Harness
 
 
 class Atomic(GuaranteeTests):
-    """A turn becomes visible whole, trimming included, or not at all."""
+    """A turn becomes visible completely, trimming included, or not at all."""
 
     async def test_a_reader_never_sees_half_a_turn(self, store: Store, other_store: Store) -> None:
         async def write() -> None:

@@ -1,4 +1,4 @@
-"""Small things are read in small pieces, whatever the thread's length."""
+"""Small results need small reads at any length of the thread."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from everthread.testing.guarantees._base import (
     everything,
     said,
     seqs,
+    thread_of,
 )
 
 
 class Bounded(GuaranteeTests):
-    """Pages hold what was asked for and say where the thread begins and ends."""
+    """Pages contain the requested messages and the thread's first and next position."""
 
     async def test_an_unknown_thread_reads_as_an_empty_page(self, store: Store) -> None:
         assert await store.read(KEY) == MessagePage((), 0, 0)
@@ -57,6 +58,20 @@ class Bounded(GuaranteeTests):
         assert seqs(await store.read_last(KEY, 2, before=5)) == [2, 3]
         assert seqs(await store.read_last(KEY, 2, before=2)) == []
 
+    async def test_fifty_undos_leave_every_position_where_it_was(self, store: Store) -> None:
+        for undone in range(50):
+            appended = await store.append(KEY, [said(str(2 * undone)), said("undone")])
+            await store.truncate(KEY, stop=appended.first_seq + 1)
+        kept = list(range(0, 100, 2))
+        page = await store.read(KEY)
+        assert (seqs(page), page.next_seq) == (kept, 100)
+        assert [m.payload for m in page] == [said(str(seq)).payload for seq in kept]
+        assert seqs(await store.read(KEY, start=31, limit=3)) == [32, 34, 36]
+        assert seqs(await store.read_last(KEY, 3, before=61)) == [56, 58, 60]
+        await store.truncate(KEY, start=21, stop=79)
+        await store.append(KEY, [said("100")], retention=Retention(max_messages=20))
+        assert seqs(await store.read_last(KEY, 99)) == [*range(42, 80, 2), 100]
+
     async def test_a_thread_is_paged_forward_and_backward(self, store: Store) -> None:
         for i in range(40):
             await store.append(KEY, [said(str(3 * i + part)) for part in range(3)])
@@ -82,8 +97,7 @@ class Bounded(GuaranteeTests):
             return sum(len(said(text).payload) for text in texts)
 
         async def told() -> tuple[int, int, int, int]:
-            thread = await store.get_thread(KEY)
-            assert thread is not None
+            thread = await thread_of(store)
             return thread.count, thread.size, thread.head_seq, thread.next_seq
 
         await store.append(KEY, [said("a"), said("é"), said("ccc")])
@@ -98,8 +112,7 @@ class Bounded(GuaranteeTests):
     async def test_a_long_thread_is_kept_and_counted(self, store: Store) -> None:
         turn = [said("user"), calling("c"), answering("c"), said("answer")]
         await asyncio.gather(*(store.append(KEY, turn) for _ in range(500)))
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert (thread.count, thread.size) == (2000, 500 * sum(len(m.payload) for m in turn))
         assert seqs(await store.read_last(KEY, 20)) == list(range(1980, 2000))
         assert seqs(await everything(store)) == list(range(2000))

@@ -1,4 +1,4 @@
-"""No credential and no message content shows where it does not belong."""
+"""Credentials and message contents appear in no error, log or ``repr``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRIVATE = "correct horse battery staple"
 
 
 def shown_of(error: BaseException) -> str:
-    """What a log would show of an error, its causes included."""
+    """Return the text of an error in a log, its causes included."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(error)
 
 
@@ -68,7 +68,7 @@ class Discreet(GuaranteeTests):
 
 
 class DiscreetAboutSecrets(GuaranteeTests):
-    """For engines that are given a secret. A subclass gives ``harness``, a `SecretHarness`."""
+    """For engines with a secret. A subclass defines ``harness``, a `SecretHarness`."""
 
     async def test_no_repr_and_no_location_shows_the_secret(self, harness: SecretHarness) -> None:
         async with harness.open() as store:

@@ -1,19 +1,27 @@
-"""Small JSON documents beside a thread."""
+"""Small JSON documents of a thread."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from hypothesis import given
 
 from everthread.contract import MAX_DOCUMENT_BYTES, Store
-from everthread.errors import ConflictError, InvalidMessageError, LimitExceededError
-from everthread.model import ThreadKey
-from everthread.testing.guarantees._base import KEY, GuaranteeTests, few_examples, payloads, said
-from everthread.testing.guarantees.threads import listed
-from everthread.testing.guarantees.truncating import pass_time
+from everthread.errors import InvalidMessageError, LimitExceededError
+from everthread.testing.guarantees._base import (
+    KEY,
+    GuaranteeTests,
+    conflict,
+    document_of,
+    for_examples,
+    one_wins,
+    pass_time,
+    payloads,
+    said,
+    thread_of,
+)
 from everthread.testing.harness import Clock, Harness
+from everthread.testing.machine import listed
 from everthread.testing.strategies import identifiers
 from everthread.testing.strategies import payloads as json_bytes
 
@@ -30,36 +38,24 @@ class Documents(GuaranteeTests):
     async def test_each_put_counts_the_revision(self, store: Store) -> None:
         for revision in (1, 2, 3):
             assert (await store.put_document(KEY, "d", b"%d" % revision)).revision == revision
-        document = await store.get_document(KEY, "d")
-        assert document is not None
+        document = await document_of(store, "d")
         assert (document.value, document.revision) == (b"3", 3)
 
     async def test_a_put_expects_a_revision(self, store: Store) -> None:
-        with pytest.raises(ConflictError) as caught:
+        with conflict(0):
             await store.put_document(KEY, "d", b"1", expected_revision=1)
-        assert caught.value.actual == 0
         assert await store.get_thread(KEY) is None
         await store.put_document(KEY, "d", b"1", expected_revision=0)
         await store.put_document(KEY, "d", b"2", expected_revision=1)
         for wrong in (0, 1, 3):
-            with pytest.raises(ConflictError) as caught:
+            with conflict(2):
                 await store.put_document(KEY, "d", b"9", expected_revision=wrong)
-            assert caught.value.actual == 2
-        document = await store.get_document(KEY, "d")
-        assert document is not None
+        document = await document_of(store, "d")
         assert (document.value, document.revision) == (b"2", 2)
 
     async def test_of_many_that_expect_one_revision_one_wins(self, store: Store, other_store: Store) -> None:
         both = (store, other_store)
-
-        async def one(number: int) -> bool:
-            try:
-                await both[number % 2].put_document(KEY, "d", b"%d" % number, expected_revision=0)
-            except ConflictError:
-                return False
-            return True
-
-        assert sum(await asyncio.gather(*(one(n) for n in range(12)))) == 1
+        await one_wins(lambda number: both[number % 2].put_document(KEY, "d", b"%d" % number, expected_revision=0))
 
     async def test_an_unknown_document_is_none(self, store: Store) -> None:
         assert await store.get_document(KEY, "d") is None
@@ -84,22 +80,19 @@ class Documents(GuaranteeTests):
 
     async def test_a_document_begins_a_thread(self, store: Store) -> None:
         await store.put_document(KEY, "d", b"1")
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert (thread.count, thread.size, thread.head_seq, thread.next_seq) == (0, 0, 0, 0)
         assert [listed_thread.key for listed_thread in await listed(store, KEY.tenant)] == [KEY]
         assert (await store.append(KEY, [said("a")], expected_seq=0)).first_seq == 0
         assert await store.list_documents(KEY) == ("d",)
 
-    async def test_a_document_is_no_activity(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            await store.append(KEY, [said("a")])
-            before = await store.get_thread(KEY)
-            await pass_time(clock)
-            await store.put_document(KEY, "d", b"1")
-            await store.delete_document(KEY, "d")
-            assert await store.get_thread(KEY) == before
+    async def test_a_document_is_no_activity(self, timed: Store, clock: Clock) -> None:
+        await timed.append(KEY, [said("a")])
+        before = await timed.get_thread(KEY)
+        await pass_time(clock)
+        await timed.put_document(KEY, "d", b"1")
+        await timed.delete_document(KEY, "d")
+        assert await timed.get_thread(KEY) == before
 
     async def test_a_thread_outlives_its_last_document(self, store: Store) -> None:
         await store.put_document(KEY, "d", b"1")
@@ -119,25 +112,25 @@ class Documents(GuaranteeTests):
         with pytest.raises(LimitExceededError) as caught:
             await store.put_document(KEY, "d", largest + b" ")
         assert (caught.value.size, caught.value.limit) == (MAX_DOCUMENT_BYTES + 1, MAX_DOCUMENT_BYTES)
-        document = await store.get_document(KEY, "d")
-        assert document is not None
+        document = await document_of(store, "d")
         assert (document.value == largest, document.revision) == (True, 1)
+
+    async def test_large_documents_are_written_together(self, store: Store, other_store: Store) -> None:
+        values = {f"part:{at}": b'"%d%s"' % (at, b"x" * 200_000) for at in range(12)}
+        both = (store, other_store)
+        await asyncio.gather(
+            *(both[at % 2].put_document(KEY, *each, expected_revision=0) for at, each in enumerate(values.items()))
+        )
+        found = await asyncio.gather(*(store.get_document(KEY, name) for name in values))
+        assert [document.value for document in found if document is not None] == list(values.values())
+        assert await asyncio.gather(*(other_store.delete_document(KEY, name) for name in values)) == [True] * 12
+        assert await store.list_documents(KEY) == ()
 
     async def test_what_is_not_json_is_refused(self, store: Store) -> None:
         for value in (b"", b"{", b"NaN", b'"\xff"', b'"\\ud800"'):
             with pytest.raises(InvalidMessageError):
                 await store.put_document(KEY, "d", value)
         assert await store.get_thread(KEY) is None
-
-    async def test_documents_of_different_threads_are_different(self, store: Store) -> None:
-        other = ThreadKey(KEY.thread_id + ":d", KEY.tenant)
-        await store.put_document(KEY, "d", b"1")
-        assert await store.get_document(other, "d") is None
-        await store.put_document(other, "d", b"2")
-        await store.delete_thread(other)
-        document = await store.get_document(KEY, "d")
-        assert document is not None
-        assert document.value == b"1"
 
 
 class DocumentsProperties(GuaranteeTests):
@@ -148,15 +141,9 @@ class DocumentsProperties(GuaranteeTests):
             async with harness.open() as store:
                 await store.delete_thread(KEY)
                 await store.put_document(KEY, name, value)
-                document = await store.get_document(KEY, name)
-                assert document is not None
+                document = await document_of(store, name)
                 assert (document.name, document.value) == (name, value)
                 assert await store.list_documents(KEY) == (name,)
                 assert await store.delete_document(KEY, name)
 
-        @few_examples
-        @given(identifiers(), json_bytes())
-        def every(name: str, value: bytes) -> None:
-            asyncio.run(check(name, value))
-
-        every()
+        for_examples(check, identifiers(), json_bytes())

@@ -1,4 +1,4 @@
-"""A thread that comes from elsewhere gets the times that it had there."""
+"""A thread from another store gets the positions and times that it had there."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from typing import Any, cast
 
 import pytest
 
-from everthread.contract import Store, SupportsImport
-from everthread.errors import ConfigurationError, InvalidIdentifierError, ThreadNotFoundError
+from everthread.capabilities import MAX_RESTORED_SEQ, SupportsImport, required_capability
+from everthread.contract import Store
+from everthread.errors import (
+    ConfigurationError,
+    InvalidIdentifierError,
+    LimitExceededError,
+    ThreadNotFoundError,
+)
 from everthread.model import Retention, Thread, ThreadKey
-from everthread.testing.guarantees._base import KEY, GuaranteeTests, payloads, said
+from everthread.testing.guarantees._base import (
+    KEY,
+    GuaranteeTests,
+    answering,
+    calling,
+    conflict,
+    pass_time,
+    payloads,
+    said,
+    thread_of,
+)
 from everthread.testing.guarantees.expiry import LATER
-from everthread.testing.guarantees.threads import listed
-from everthread.testing.guarantees.truncating import pass_time
 from everthread.testing.harness import Clock, Harness
+from everthread.testing.machine import listed
 
 BEGUN = datetime(2024, 2, 29, 23, 59, 59, 123_000, UTC)
 LAST = datetime(2025, 6, 1, tzinfo=UTC)
@@ -23,38 +38,143 @@ LAST = datetime(2025, 6, 1, tzinfo=UTC)
 async def restore(
     store: Store, key: ThreadKey = KEY, *, created_at: datetime = BEGUN, updated_at: datetime = LAST
 ) -> Thread:
-    """Restores times, which the store must be able to."""
-    assert isinstance(store, SupportsImport)
-    return await store.restore_times(key, created_at=created_at, updated_at=updated_at)
+    """Restore times through `SupportsImport`, which the store must have."""
+    return await required_capability(store, SupportsImport).restore_times(
+        key, created_at=created_at, updated_at=updated_at
+    )
 
 
-class Imports(GuaranteeTests):
+class ImportsPositions(GuaranteeTests):
+    """``restore_position`` moves the next position of a thread forward, at the same cost for any distance."""
+
+    async def test_a_new_thread_begins_at_the_restored_position(self, store: Store, other_store: Store) -> None:
+        await move(store, 100, expected_seq=0)
+        thread = await thread_of(other_store)
+        assert (thread.head_seq, thread.next_seq, thread.count, thread.size) == (100, 100, 0, 0)
+        assert [thread.key for thread in await listed(store, KEY.tenant)] == [KEY]
+        appended = await other_store.append(KEY, [said("a"), said("b")], expected_seq=100)
+        assert (appended.first_seq, appended.next_seq) == (100, 102)
+        page = await store.read(KEY)
+        assert ([message.seq for message in page], page.head_seq, page.next_seq) == ([100, 101], 100, 102)
+
+    async def test_a_gap_stays_between_messages(self, store: Store, other_store: Store) -> None:
+        for stop in (2, 1000, 2**40):
+            await store.append(KEY, [said("a"), said("b")])
+            await move(store, stop + 2, expected_seq=(await store.read_last(KEY, 0)).next_seq)
+        await store.append(KEY, [said("c")])
+        seqs = [0, 1, 4, 5, 1002, 1003, 2**40 + 2]
+        assert [message.seq for message in await other_store.read(KEY)] == seqs
+        assert [message.seq for message in await other_store.read(KEY, start=2, stop=1003)] == [4, 5, 1002]
+        assert [message.seq for message in await other_store.read(KEY, start=6, limit=2)] == [1002, 1003]
+        assert [message.seq for message in await other_store.read_last(KEY, 3, before=1004)] == [5, 1002, 1003]
+        thread = await thread_of(other_store)
+        assert (thread.head_seq, thread.next_seq, thread.count) == (0, 2**40 + 3, 7)
+
+    async def test_messages_around_a_gap_can_be_trimmed_and_undone(self, store: Store, other_store: Store) -> None:
+        for text in "abc":
+            turn = await store.append(KEY, [said(text), said(text)])
+            await move(store, turn.next_seq + 1_000_000, expected_seq=turn.next_seq)
+        await store.truncate(KEY, stop=1_000_003)
+        await store.truncate(KEY, start=1)
+        assert [message.seq for message in await other_store.read(KEY)] == [1, 1_000_002]
+        appended = await store.append(KEY, [said("d")], retention=Retention(max_messages=2))
+        assert appended.first_seq == 3_000_006
+        assert [message.seq for message in await other_store.read(KEY)] == [1_000_002, 3_000_006]
+
+    async def test_calls_and_results_stay_linked_across_a_gap(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), calling("1")])
+        await move(store, 10_000, expected_seq=2)
+        await store.append(KEY, [answering("1"), said("b")])
+        await store.truncate(KEY, start=2)
+        assert [message.seq for message in await store.read(KEY)] == [10_001]
+
+    async def test_a_repeated_call_changes_nothing(self, store: Store) -> None:
+        await store.append(KEY, [said("a")])
+        await move(store, 9, expected_seq=1)
+        before = await store.get_thread(KEY)
+        await move(store, 9, expected_seq=1)
+        await move(store, 9, expected_seq=9)
+        assert await store.get_thread(KEY) == before
+
+    async def test_positions_never_move_back(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), said("b")])
+        before = await store.get_thread(KEY)
+        for next_seq, expected_seq in ((3, 1), (5, 3), (1, 0)):
+            with conflict(2):
+                await move(store, next_seq, expected_seq=expected_seq)
+        for next_seq, expected_seq in ((1, 2), (-1, 0), (True, 0), (5, cast(Any, None))):
+            with pytest.raises(ConfigurationError):
+                await move(store, next_seq, expected_seq=expected_seq)
+        with conflict(0):
+            await move(store, 5, ThreadKey("other", KEY.tenant), expected_seq=4)
+        assert await store.get_thread(KEY) == before
+        assert len(await listed(store, KEY.tenant)) == 1
+
+    async def test_the_highest_position_is_bounded(self, store: Store, other_store: Store) -> None:
+        with pytest.raises(LimitExceededError):
+            await move(store, MAX_RESTORED_SEQ + 1, expected_seq=0)
+        assert await store.get_thread(KEY) is None
+        await move(store, MAX_RESTORED_SEQ, expected_seq=0)
+        await store.append(KEY, [said("a")], append_id="1")
+        await store.append(KEY, [said("b")])
+        await store.truncate(KEY, stop=MAX_RESTORED_SEQ + 1)
+        await store.append(KEY, [said("c")])
+        assert (await store.append(KEY, [said("a")], append_id="1")).first_seq == MAX_RESTORED_SEQ
+        seqs = [MAX_RESTORED_SEQ, MAX_RESTORED_SEQ + 2]
+        assert [message.seq for message in await other_store.read(KEY)] == seqs
+
+    async def test_a_thread_without_messages_can_expire(self, timed: Store, clock: Clock) -> None:
+        await move(timed, 7, expected_seq=0, expire_after=timedelta(hours=1))
+        thread = await thread_of(timed)
+        assert thread.expires_ms == thread.updated_ms + 3_600_000
+        await pass_time(clock)
+        await move(timed, 8, expected_seq=7)
+        later = await thread_of(timed)
+        assert later.expires_ms == thread.expires_ms
+        assert later.updated_ms > thread.updated_ms
+
+    async def test_an_expired_thread_begins_again(self, harness: Harness) -> None:
+        async with harness.open() as store:
+            await store.append(KEY, [said("a")], retention=LATER)
+            await restore(store)
+            await move(store, 5, expected_seq=0)
+            assert await payloads(store) == []
+            assert (await store.append(KEY, [said("b")])).first_seq == 5
+
+
+async def move(
+    store: Store, next_seq: int, key: ThreadKey = KEY, *, expected_seq: int, expire_after: timedelta | None = None
+) -> None:
+    """Move the next position of a thread, which the store must be able to."""
+    await required_capability(store, SupportsImport).restore_position(
+        key, next_seq, expected_seq=expected_seq, expire_after=expire_after
+    )
+
+
+class Imports(ImportsPositions):
     """``restore_times`` sets when a thread was begun and last active, and its place in the listing."""
 
     async def test_the_times_are_kept(self, store: Store, other_store: Store) -> None:
         await store.append(KEY, [said("a")], default_title="title")
         await store.update_thread(KEY, metadata={"a": 1}, retention=Retention(max_messages=9))
-        before = await store.get_thread(KEY)
+        before = await thread_of(store)
         restored = await restore(store)
         assert (restored.created_at, restored.updated_at) == (BEGUN, LAST)
         assert await other_store.get_thread(KEY) == restored
-        assert before is not None
         assert (restored.title, restored.metadata, restored.revision) == ("title", {"a": 1}, before.revision)
         assert (restored.retention, restored.count, restored.size) == (before.retention, 1, before.size)
         assert await payloads(store) == [said("a").payload]
 
-    async def test_the_listing_follows(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            keys = [ThreadKey(name) for name in "abcd"]
-            for key in keys:
-                await store.append(key, [said("x")])
-                await pass_time(clock)
-            for days, key in enumerate(keys):
-                await restore(store, key, updated_at=LAST - timedelta(days=days))
-            assert [thread.key for thread in await listed(store, limit=2)] == keys
-            await store.append(keys[2], [said("y")])
-            assert [thread.key for thread in await listed(store, limit=2)] == [keys[i] for i in (2, 0, 1, 3)]
+    async def test_the_listing_follows(self, timed: Store, clock: Clock) -> None:
+        keys = [ThreadKey(name) for name in "abcd"]
+        for key in keys:
+            await timed.append(key, [said("x")])
+            await pass_time(clock)
+        for days, key in enumerate(keys):
+            await restore(timed, key, updated_at=LAST - timedelta(days=days))
+        assert [thread.key for thread in await listed(timed, limit=2)] == keys
+        await timed.append(keys[2], [said("y")])
+        assert [thread.key for thread in await listed(timed, limit=2)] == [keys[i] for i in (2, 0, 1, 3)]
 
     async def test_a_thread_can_be_moved_forward_again(self, store: Store) -> None:
         for key in (KEY, ThreadKey("other", KEY.tenant)):
@@ -69,24 +189,19 @@ class Imports(GuaranteeTests):
         assert await restore(store) == first
         assert len(await listed(store, KEY.tenant)) == 1
 
-    async def test_activity_after_it_counts_from_now(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            await store.append(KEY, [said("a")])
-            before = await store.get_thread(KEY)
-            await restore(store)
-            await pass_time(clock)
-            await store.append(KEY, [said("b")])
-            after = await store.get_thread(KEY)
-            assert before is not None
-            assert after is not None
-            assert after.created_at == BEGUN
-            assert after.updated_ms > before.updated_ms
+    async def test_activity_after_it_counts_from_now(self, timed: Store, clock: Clock) -> None:
+        await timed.append(KEY, [said("a")])
+        before = await thread_of(timed)
+        await restore(timed)
+        await pass_time(clock)
+        await timed.append(KEY, [said("b")])
+        after = await thread_of(timed)
+        assert after.created_at == BEGUN
+        assert after.updated_ms > before.updated_ms
 
     async def test_the_time_left_counts_from_the_last_activity(self, store: Store) -> None:
         await store.append(KEY, [said("a")], retention=LATER)
-        before = await store.get_thread(KEY)
-        assert before is not None
+        before = await thread_of(store)
         soon = before.updated_at - timedelta(minutes=30)
         restored = await restore(store, updated_at=soon)
         assert restored.expires_ms is not None
@@ -110,7 +225,7 @@ class Imports(GuaranteeTests):
         assert [thread.updated_at for thread in await listed(store, KEY.tenant)] == [LAST]
 
     async def test_times_that_cannot_be_are_refused(self, store: Store) -> None:
-        assert isinstance(store, SupportsImport)
+        importer = required_capability(store, SupportsImport)
         with pytest.raises(ThreadNotFoundError):
             await restore(store)
         await store.append(KEY, [said("a")])
@@ -122,7 +237,7 @@ class Imports(GuaranteeTests):
             (BEGUN, cast(Any, None)),
         ):
             with pytest.raises(ConfigurationError):
-                await store.restore_times(KEY, created_at=created_at, updated_at=updated_at)
+                await importer.restore_times(KEY, created_at=created_at, updated_at=updated_at)
         with pytest.raises(InvalidIdentifierError):
-            await store.restore_times(cast(Any, "thread"), created_at=BEGUN, updated_at=LAST)
+            await importer.restore_times(cast(Any, "thread"), created_at=BEGUN, updated_at=LAST)
         assert await store.get_thread(KEY) == before

@@ -1,37 +1,27 @@
-"""What was written comes back equal, byte for byte."""
+"""Payloads come back equal, byte for byte."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from everthread.contract import Store
 from everthread.model import NewMessage, ThreadKey
-from everthread.testing.guarantees._base import (
-    KEY,
-    GuaranteeTests,
-    everything,
-    few_examples,
-    said,
-)
+from everthread.testing.guarantees._base import KEY, GuaranteeTests, everything, for_examples, said, thread_of
 from everthread.testing.harness import Clock, Harness
 from everthread.testing.strategies import agent_framework_messages, identifiers, json_values, payloads
 
 
 class Lossless(GuaranteeTests):
-    """Payloads, formats, times, titles and metadata come back as they were given."""
+    """Payloads, formats, times, titles and metadata come back unchanged."""
 
-    async def test_the_store_time_is_kept_to_the_millisecond(self, harness: Harness) -> None:
-        clock = Clock()
+    async def test_the_store_time_is_kept_to_the_millisecond(self, timed: Store, clock: Clock) -> None:
         clock.advance(0.123)
-        async with harness.open(clock=clock) as store:
-            await store.append(KEY, [said("a")])
-            made = (await everything(store))[0].created_at
+        await timed.append(KEY, [said("a")])
+        made = (await everything(timed))[0].created_at
         assert made is not None
-        # An engine whose storage has a clock may use that instead of this process's.
+        # An engine may use the clock of its storage instead of this process's.
         assert abs(made - datetime.fromtimestamp(clock(), UTC)) < timedelta(minutes=5)
         assert made.microsecond % 1000 == 0
 
@@ -50,8 +40,7 @@ class Lossless(GuaranteeTests):
         await store.append(KEY, [said("a"), large])
         page = await store.read_last(KEY, 1)
         assert page[0].payload == large.payload
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert thread.size == len(large.payload) + len(said("a").payload)
 
     async def test_an_unknown_format_comes_back(self, store: Store) -> None:
@@ -71,18 +60,12 @@ class LosslessProperties(GuaranteeTests):
                 kept = await everything(store, key)
                 assert [(m.payload, m.format) for m in kept] == [(m.payload, m.format) for m in turn]
                 assert (await store.read_last(key, len(turn))).messages == tuple(kept)
-                thread = await store.get_thread(key)
-                assert thread is not None
+                thread = await thread_of(store, key)
                 assert (thread.count, thread.size) == (len(turn), sum(len(m.payload) for m in turn))
 
         some = st.lists(st.builds(NewMessage, payloads()) | agent_framework_messages(), min_size=1, max_size=12)
 
-        @few_examples
-        @given(some, st.builds(ThreadKey, identifiers()))
-        def every(turn: list[NewMessage], key: ThreadKey) -> None:
-            asyncio.run(check(turn, key))
-
-        every()
+        for_examples(check, some, st.builds(ThreadKey, identifiers()))
 
     def test_titles_and_metadata_come_back_equal(self, harness: Harness) -> None:
         async def check(title: str, metadata: dict[str, object]) -> None:
@@ -94,9 +77,4 @@ class LosslessProperties(GuaranteeTests):
 
         text = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 
-        @few_examples
-        @given(text, st.dictionaries(text, json_values(), max_size=4))
-        def every(title: str, metadata: dict[str, object]) -> None:
-            asyncio.run(check(title, metadata))
-
-        every()
+        for_examples(check, text, st.dictionaries(text, json_values(), max_size=4))

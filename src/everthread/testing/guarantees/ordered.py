@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
 from everthread.contract import Store
-from everthread.model import Retention
-from everthread.testing.guarantees._base import (
-    KEY,
-    GuaranteeTests,
-    everything,
-    part_of_turn,
-    said,
-    seqs,
-    whole_turns,
-)
+from everthread.model import Appended, Retention
+from everthread.testing.guarantees._base import KEY, GuaranteeTests, everything, part_of_turn, said, seqs, whole_turns
 from everthread.testing.harness import Clock, Harness
 
 
@@ -57,17 +50,24 @@ class Ordered(GuaranteeTests):
         for writer in "ab":
             assert [turn for by, turn in turns if by == writer] == list(range(25)), "one writer's turns changed places"
 
+    async def test_appends_made_while_the_store_opens_keep_their_order(self, harness: Harness) -> None:
+        async with aclosing(harness.open()) as store:
+            appends: list[asyncio.Task[Appended]] = []
+            while not any(append.done() for append in appends) and len(appends) < 300:
+                appends += [asyncio.create_task(store.append(KEY, [said("x")])) for _ in range(2)]
+                await asyncio.sleep(0)
+            results = await asyncio.gather(*appends)
+            assert [result.first_seq for result in results] == list(range(len(results)))
+
     async def test_appends_made_at_once_land_in_the_order_made(self, store: Store) -> None:
         await asyncio.gather(*(store.append(KEY, [said(str(i))]) for i in range(100)))
         assert [m.payload for m in await everything(store)] == [said(str(i)).payload for i in range(100)]
 
-    async def test_a_clock_that_goes_backwards_changes_no_order(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            for i in range(5):
-                await store.append(KEY, [said(str(i))])
-                clock.advance(-60)
-            assert [m.payload for m in await everything(store)] == [said(str(i)).payload for i in range(5)]
+    async def test_a_clock_that_goes_backwards_changes_no_order(self, timed: Store, clock: Clock) -> None:
+        for i in range(5):
+            await timed.append(KEY, [said(str(i))])
+            clock.advance(-60)
+        assert [m.payload for m in await everything(timed)] == [said(str(i)).payload for i in range(5)]
 
     async def test_trimming_changes_no_position(self, store: Store) -> None:
         for i in range(7):

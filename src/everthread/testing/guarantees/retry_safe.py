@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
 
 from everthread.contract import REMEMBERED_APPENDS, Store
 from everthread.model import Appended, Retention, ThreadKey
+from everthread.testing.cancelling import cancelled_at_every_wait
 from everthread.testing.guarantees._base import (
     KEY,
     GuaranteeTests,
     answering,
     calling,
     everything,
+    part_of_turn,
     payloads,
     said,
+    thread_of,
+    whole_turns,
 )
+from everthread.testing.harness import Clock
 
 
 class RetrySafe(GuaranteeTests):
@@ -26,6 +34,18 @@ class RetrySafe(GuaranteeTests):
         assert not first.replayed
         assert again == Appended(0, 2, replayed=True)
         assert await payloads(store) == [said("a").payload, said("b").payload]
+
+    async def test_a_repeat_after_a_cancellation_takes_effect_once(self, store: Store) -> None:
+        number = 0
+
+        def append() -> Coroutine[Any, Any, Appended]:
+            return store.append(KEY, part_of_turn("w", number, 3), append_id=str(number))
+
+        async for _ in cancelled_at_every_wait(append):
+            for _ in range(2):
+                await append()
+            assert whole_turns(await everything(store)).count(("w", number)) == 1
+            number += 1
 
     async def test_a_genuine_repeat_is_kept_twice(self, store: Store) -> None:
         for _ in range(4):
@@ -77,8 +97,7 @@ class RetrySafe(GuaranteeTests):
         again = await store.append(KEY, [said("a")], append_id="1", retention=nothing)
         assert (first.first_seq, first.next_seq) == (again.first_seq, again.next_seq) == (0, 1)
         assert again.replayed
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert (thread.count, thread.head_seq, thread.next_seq) == (0, 1, 1)
 
     async def test_the_newest_thousand_ids_are_known(self, store: Store) -> None:
@@ -90,6 +109,14 @@ class RetrySafe(GuaranteeTests):
         again = await store.append(KEY, [said("0")], append_id="0", retention=keep)
         assert again == Appended(0, 1, replayed=True)
         assert await store.get_thread(KEY) == before
+
+    async def test_an_id_is_known_after_the_expiry_was_put_off(self, timed: Store, clock: Clock) -> None:
+        hour = Retention(expire_after=timedelta(hours=1))
+        await timed.append(KEY, [said("a")], append_id="1", retention=hour)
+        clock.advance(1800)
+        await timed.append(KEY, [said("b")], retention=hour)
+        clock.advance(1801)
+        assert (await timed.append(KEY, [said("a")], append_id="1")).replayed
 
     async def test_ids_of_different_threads_are_different(self, store: Store) -> None:
         for thread in (KEY, ThreadKey("other", KEY.tenant), ThreadKey(KEY.thread_id, "other")):

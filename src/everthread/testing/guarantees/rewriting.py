@@ -1,4 +1,4 @@
-"""Payloads are replaced where they stand, if they still are what the caller read; nothing else changes."""
+"""Payloads are replaced in place if they did not change since the caller read them; nothing else changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from everthread.contract import Store, SupportsRewrite
+from everthread.capabilities import SupportsRewrite, required_capability
+from everthread.contract import Store
 from everthread.errors import ConfigurationError, InvalidIdentifierError, InvalidMessageError, LimitExceededError
 from everthread.model import NewMessage, Retention, Rewrite, ThreadKey
 from everthread.testing.guarantees._base import (
@@ -16,18 +17,18 @@ from everthread.testing.guarantees._base import (
     answering,
     calling,
     everything,
+    pass_time,
     payloads,
     said,
     seqs,
+    thread_of,
 )
-from everthread.testing.guarantees.truncating import pass_time
 from everthread.testing.harness import Clock, Harness
 
 
 async def rewrite(store: Store, *changes: Rewrite, key: ThreadKey = KEY) -> int:
     """Rewrites, which the store must be able to."""
-    assert isinstance(store, SupportsRewrite)
-    return await store.rewrite(key, changes)
+    return await required_capability(store, SupportsRewrite).rewrite(key, changes)
 
 
 def to(seq: int, old: NewMessage, new: NewMessage) -> Rewrite:
@@ -53,12 +54,10 @@ class Rewrites(GuaranteeTests):
     async def test_the_size_follows(self, store: Store) -> None:
         await store.append(KEY, [said("a"), said("b")])
         await rewrite(store, to(0, said("a"), said("a" * 500)), to(1, said("b"), said("")))
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert (thread.count, thread.size) == (2, len(said("a" * 500).payload) + len(said("").payload))
         await store.truncate(KEY, start=1)
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert thread.size == len(said("").payload)
 
     async def test_what_was_changed_meanwhile_is_left(self, store: Store) -> None:
@@ -76,14 +75,12 @@ class Rewrites(GuaranteeTests):
         assert await rewrite(store, to(0, said("a"), said("b")), key=ThreadKey("unknown")) == 0
         assert await store.get_thread(ThreadKey("unknown")) is None
 
-    async def test_it_is_no_activity(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            await store.append(KEY, [said("a")], default_title="title")
-            before = await store.get_thread(KEY)
-            await pass_time(clock)
-            assert await rewrite(store, to(0, said("a"), said("b"))) == 1
-            assert await store.get_thread(KEY) == before
+    async def test_it_is_no_activity(self, timed: Store, clock: Clock) -> None:
+        await timed.append(KEY, [said("a")], default_title="title")
+        before = await timed.get_thread(KEY)
+        await pass_time(clock)
+        assert await rewrite(timed, to(0, said("a"), said("b"))) == 1
+        assert await timed.get_thread(KEY) == before
 
     async def test_calls_and_results_stay_together(self, store: Store) -> None:
         await store.append(KEY, [said("a"), calling("c")])
@@ -120,7 +117,7 @@ class Rewrites(GuaranteeTests):
 
     async def test_rewrites_that_cannot_be_are_refused(self, harness: Harness) -> None:
         async with harness.open(max_message_bytes=1000) as store:
-            assert isinstance(store, SupportsRewrite)
+            rewriter = required_capability(store, SupportsRewrite)
             await store.append(KEY, [said("a")])
             old = said("a").payload
             wrong: list[tuple[type[Exception], Any]] = [
@@ -132,8 +129,8 @@ class Rewrites(GuaranteeTests):
             ]
             for error, changes in wrong:
                 with pytest.raises(error):
-                    await store.rewrite(KEY, changes)
+                    await rewriter.rewrite(KEY, changes)
             with pytest.raises(InvalidIdentifierError):
-                await store.rewrite(cast(Any, "thread"), [Rewrite(0, old, b"1")])
-            assert await store.rewrite(KEY, []) == 0
+                await rewriter.rewrite(cast(Any, "thread"), [Rewrite(0, old, b"1")])
+            assert await rewriter.rewrite(KEY, []) == 0
             assert await payloads(store) == [old]

@@ -1,21 +1,23 @@
-"""Messages are found by their words, and only while they are there: through an index, or by a scan that stands in."""
+"""A search finds messages by their words, and only stored ones: through an index, or by a scan."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from typing import Any, cast
 
 import pytest
 
-from everthread.contract import Store, SupportsRewrite, SupportsSearch
+from everthread.capabilities import SupportsRewrite, SupportsSearch, capability, required_capability
+from everthread.contract import Store
 from everthread.errors import ConfigurationError, ConflictError, InvalidIdentifierError, InvalidMessageError
 from everthread.model import NewMessage, Retention, Rewrite, SearchHit, ThreadKey
-from everthread.searching import Findings, search
-from everthread.testing.guarantees._base import KEY, GuaranteeTests, answering, calling, said, seqs
+from everthread.operations.search import Findings, search
+from everthread.testing.guarantees._base import KEY, GuaranteeTests, answering, calling, pass_time, said, seqs
+from everthread.testing.guarantees._cursors import forged
 from everthread.testing.guarantees.expiry import SOON, until_gone
-from everthread.testing.guarantees.truncating import pass_time
-from everthread.testing.harness import Clock, Harness
+from everthread.testing.harness import Clock
 
 OTHERS = (ThreadKey("conversation", ""), ThreadKey("conversation", "tenant2"), ThreadKey("tenant", "conversation"))
 """Threads of other tenants, of names that resemble that of `KEY`."""
@@ -25,21 +27,21 @@ SYNTAX = (
     "ostia & !rome", "NEAR(rome ostia)", "rome NEAR/5 ostia", "ostia*", "^ostia", "words: ostia", "{words}: ostia",
     "tenant: ostia", "+ostia rome", "(ostia rome)", "ostia:*", "rome <-> ostia", "'ostia", "ostia; DROP TABLE messages",
 )  # fmt: skip
-"""What means something in one language for queries or another; not here."""
+"""Text with a special meaning in some query languages, but not here."""
 
 
 async def find(store: Store, text: str, *, tenant: str = KEY.tenant, **options: Any) -> Findings:
-    """Searches as the tools do: through the store's index, or by a scan."""
+    """Search as the commands do: through the store's index, or by a scan."""
     return await search(store, tenant, text, **options)
 
 
 async def found(store: Store, text: str, *, tenant: str = KEY.tenant) -> list[int]:
-    """The positions of what is found."""
+    """Return the positions of the hits."""
     return [hit.seq for hit in (await find(store, text, tenant=tenant)).hits]
 
 
 async def all_hits(store: Store, text: str, *, limit: int) -> list[tuple[str, int]]:
-    """What is found, page by page."""
+    """Return the hits, read page by page."""
     hits: list[SearchHit] = []
     cursor: str | None = None
     for _ in range(100):
@@ -53,7 +55,7 @@ async def all_hits(store: Store, text: str, *, limit: int) -> list[tuple[str, in
 
 
 class Searching(GuaranteeTests):
-    """What holds for any search."""
+    """Tests of any search."""
 
     async def test_a_message_is_found_by_all_its_words_in_any_order(self, store: Store) -> None:
         await store.append(KEY, [said("The train to Rome"), said("A plane to Rome"), said("The train to Ostia")])
@@ -107,6 +109,15 @@ class Searching(GuaranteeTests):
         wanted = [(name, at) for name in "abc" for at in (0, 2, 3)]
         for limit in (1, 2, 9, 50):
             assert sorted(await all_hits(store, "rome", limit=limit)) == wanted
+
+    async def test_a_forged_search_cursor_is_refused_or_harmless(self, store: Store) -> None:
+        await store.append(KEY, [said("The train to Rome")] * 2)
+        cursor = (await find(store, "rome", limit=1)).cursor
+        assert cursor is not None
+        for wrong in forged(cursor):
+            with contextlib.suppress(ConfigurationError):
+                findings = await find(store, "rome", cursor=wrong)
+                assert {hit.key for hit in findings.hits} <= {KEY}
 
     async def test_a_cursor_is_good_for_its_own_search_only(self, store: Store) -> None:
         await store.append(KEY, [said("rome ostia"), said("rome ostia")])
@@ -167,7 +178,7 @@ class Searching(GuaranteeTests):
         seen = [0]
         while not writing.done():
             seen.append(len((await find(other_store, "rome", limit=100)).hits))
-            # A store in memory never waits, and the writer could not go on.
+            # A store in memory never waits, so the writer would not run.
             await asyncio.sleep(0)
         await writing
         assert [count for count in seen if count % 3] == []
@@ -224,8 +235,9 @@ class Searching(GuaranteeTests):
 
     async def test_what_expired_is_not_found(self, store: Store) -> None:
         await found(store, "rome")
-        await store.append(KEY, [said("rome")], retention=SOON)
+        await store.append(KEY, [said("rome")])
         assert await found(store, "rome") == [0]
+        await store.append(KEY, [said("rome again")], retention=SOON)
         await until_gone(store)
         assert await found(store, "rome") == []
         await store.append(KEY, [said("ostia")])
@@ -236,8 +248,8 @@ class Searching(GuaranteeTests):
         await found(store, "rome")
         await store.append(KEY, [said("rome"), said("ostia")])
         assert await found(store, "rome") == [0]
-        if isinstance(store, SupportsRewrite):
-            await store.rewrite(KEY, [Rewrite(0, said("rome").payload, said("naples").payload)])
+        if rewriter := capability(store, SupportsRewrite):
+            await rewriter.rewrite(KEY, [Rewrite(0, said("rome").payload, said("naples").payload)])
             assert await found(store, "rome") == []
             assert await found(store, "naples") == [0]
         assert await found(store, "ostia") == [1]
@@ -251,7 +263,7 @@ class Searching(GuaranteeTests):
         for text in hostile:
             await find(store, text[:1000])
 
-    async def test_a_message_of_an_unknown_format_is_stored_and_does_not_hide_others(self, store: Store) -> None:
+    async def test_a_message_of_an_unknown_format_hides_no_others(self, store: Store) -> None:
         strange = [NewMessage(payload, "of-the-future") for payload in (b"[1,[2]]", b'{"x":{}}', b"null")]
         await store.append(KEY, [*strange, said("rome")])
         assert await found(store, "rome") == [3]
@@ -269,38 +281,37 @@ class Searching(GuaranteeTests):
 
 
 class SearchingByIndex(GuaranteeTests):
-    """What holds where the store itself can search."""
+    """Tests of a store that can search."""
 
     async def test_the_store_itself_can_search(self, store: Store) -> None:
         await store.append(KEY, [said("rome")])
-        assert isinstance(store, SupportsSearch)
-        assert [hit.seq for hit in await store.search(KEY.tenant, "rome")] == [0]
+        searchable = required_capability(store, SupportsSearch)
+        assert [hit.seq for hit in await searchable.search(KEY.tenant, "rome")] == [0]
         assert (await find(store, "rome")).is_scan is False
 
     async def test_a_search_can_be_prepared_and_that_tells_how_it_goes(self, store: Store, other_store: Store) -> None:
-        assert isinstance(store, SupportsSearch)
-        assert isinstance(other_store, SupportsSearch)
+        searchable = required_capability(store, SupportsSearch)
         for number in range(3):
             await store.append(KEY, [said(f"rome {number} {at}") for at in range(700)])
         steps: list[tuple[int, int]] = []
-        await store.prepare_search(advance=lambda done, total: steps.append((done, total)))
+        await searchable.prepare_search(advance=lambda done, total: steps.append((done, total)))
         assert [done for done, _ in steps] == sorted({done for done, _ in steps})
         assert all(done <= total for done, total in steps)
         assert not steps or steps[-1][0] == steps[-1][1]
         steps.clear()
-        await other_store.prepare_search(advance=lambda done, total: steps.append((done, total)))
+        await required_capability(other_store, SupportsSearch).prepare_search(
+            advance=lambda done, total: steps.append((done, total))
+        )
         assert steps == []
-        assert [hit.seq for hit in await store.search(KEY.tenant, "rome 699")] == [2099, 1399, 699]
+        assert [hit.seq for hit in await searchable.search(KEY.tenant, "rome 699")] == [2099, 1399, 699]
 
-    async def test_the_newest_comes_first_across_threads(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            for name in ("a", "b", "a", "c", "b"):
-                await store.append(ThreadKey(name, KEY.tenant), [said("rome")])
-                await pass_time(clock)
-            wanted = [("b", 1), ("c", 0), ("a", 1), ("b", 0), ("a", 0)]
-            for limit in (1, 2, 5, 50):
-                assert await all_hits(store, "rome", limit=limit) == wanted
+    async def test_the_newest_comes_first_across_threads(self, timed: Store, clock: Clock) -> None:
+        for name in ("a", "b", "a", "c", "b"):
+            await timed.append(ThreadKey(name, KEY.tenant), [said("rome")])
+            await pass_time(clock)
+        wanted = [("b", 1), ("c", 0), ("a", 1), ("b", 0), ("a", 0)]
+        for limit in (1, 2, 5, 50):
+            assert await all_hits(timed, "rome", limit=limit) == wanted
 
     async def test_pages_go_on_below_what_is_said_meanwhile(self, store: Store) -> None:
         await store.append(KEY, [said(f"rome {number}") for number in range(6)])

@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 import pytest_asyncio
 
 from everthread.contract import Store
 from everthread.errors import EverthreadError, StoreUnavailableError
-from everthread.testing.guarantees._base import KEY, GuaranteeTests, everything, part_of_turn, said, whole_turns
-from everthread.testing.guarantees.cancelling import CALLS
+from everthread.model import ThreadKey
+from everthread.testing.guarantees._base import CALLS, KEY, GuaranteeTests, everything, part_of_turn, said, whole_turns
 from everthread.testing.guarantees.isolated import fill
 from everthread.testing.harness import Harness, ServerHarness
 
-Call = Callable[[Store], Coroutine[Any, Any, object]]
-
 LONGEST = 60.0
-"""Seconds after which a call to a server that is away must have said so."""
+"""Seconds within which a call to an unavailable server must raise an error."""
 
-EVERY_CALL: dict[str, Call] = {
-    **{name: call for name, call in CALLS.items() if not name.startswith("delete")},
-    "append": lambda store: store.append(KEY, [said("again")]),
-    "delete_document": lambda store: store.delete_document(KEY, "unknown"),
-    "delete_thread": lambda store: store.delete_thread(KEY.__class__("unknown")),
-    "delete_tenant": lambda store: store.delete_tenant("unknown"),
-}
+
+async def make(call: str, store: Store) -> object:
+    """Make a call that leaves the thread of these tests usable."""
+    return await CALLS[call](store, ThreadKey("unknown", "unknown") if call.startswith("delete") else KEY)
 
 
 class AcrossRestarts(GuaranteeTests):
-    """For engines on a server. A subclass gives ``harness``, a `ServerHarness`."""
+    """For engines on a server. A subclass defines ``harness``, a `ServerHarness`."""
 
     @pytest_asyncio.fixture(autouse=True)
     async def running_again(self, harness: ServerHarness) -> AsyncIterator[None]:
-        """The server runs after the test, whatever happened in it."""
+        """Start the server after the test, if it does not answer."""
         yield
         if not await _answers(harness):
             await asyncio.to_thread(harness.kill_server)
@@ -48,7 +43,7 @@ class AcrossRestarts(GuaranteeTests):
             await asyncio.to_thread(harness.kill_server)
             await asyncio.to_thread(harness.start_server)
             for name, store in stores.items():
-                await EVERY_CALL[name](store)
+                await make(name, store)
         finally:
             await _close_all(stores)
 
@@ -70,7 +65,7 @@ class AcrossRestarts(GuaranteeTests):
             await asyncio.to_thread(harness.kill_server)
             began = time.monotonic()
             answers = await asyncio.gather(
-                *(EVERY_CALL[name](store) for name, store in stores.items()), return_exceptions=True
+                *(make(name, store) for name, store in stores.items()), return_exceptions=True
             )
             took = time.monotonic() - began
             for name, answer in zip(stores, answers, strict=True):
@@ -78,20 +73,17 @@ class AcrossRestarts(GuaranteeTests):
             assert took < LONGEST
             await asyncio.to_thread(harness.start_server)
             for name, store in stores.items():
-                await EVERY_CALL[name](store)
+                await make(name, store)
         finally:
             await _close_all(stores)
 
     async def test_opening_while_the_server_is_away_may_be_tried_again(self, harness: ServerHarness) -> None:
         await asyncio.to_thread(harness.kill_server)
-        store = harness.open()
-        try:
+        async with aclosing(harness.open()) as store:
             with pytest.raises(StoreUnavailableError):
                 await store.read(KEY)
             await asyncio.to_thread(harness.start_server)
             await store.append(KEY, [said("a")], expected_seq=0)
-        finally:
-            await store.aclose()
 
     async def test_closing_while_the_server_is_away_ends(self, harness: ServerHarness) -> None:
         store = harness.open()
@@ -134,7 +126,7 @@ async def _answers(harness: ServerHarness) -> bool:
 
 
 async def _until_done(store: Store, lane: str, turn: int) -> None:
-    """Sends a turn until it is acknowledged, always with the same id."""
+    """Send a turn until it is acknowledged, always with the same id."""
     while True:
         try:
             await store.append(KEY, part_of_turn(lane, turn, 3), append_id=f"{lane}-{turn}")
@@ -145,7 +137,7 @@ async def _until_done(store: Store, lane: str, turn: int) -> None:
 
 
 async def _until_longer(store: Store, seq: int) -> None:
-    """Waits until the writers have got on since position ``seq``."""
+    """Wait until the writers have appended after position ``seq``."""
     deadline = time.monotonic() + LONGEST
     while (await store.read_last(KEY, 1)).next_seq <= seq + 20:
         assert time.monotonic() < deadline, "the writers did not get on after a restart"
@@ -153,8 +145,8 @@ async def _until_longer(store: Store, seq: int) -> None:
 
 
 async def _one_store_a_call(harness: Harness) -> dict[str, Store]:
-    """A store for each call, each of which has a connection that works."""
-    stores = {name: harness.open() for name in EVERY_CALL}
+    """Open a store for each call, each with a connection that works."""
+    stores = {name: harness.open() for name in CALLS}
     first, *others = stores.values()
     await fill(first, KEY, "a")
     for store in others:

@@ -1,4 +1,4 @@
-"""Dropping the head or the tail of a thread for good."""
+"""The head or the tail of a thread is dropped permanently."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from everthread.testing.guarantees._base import (
     KEY,
     GuaranteeTests,
     answering,
+    pass_time,
     payloads,
     said,
     seqs,
+    thread_of,
 )
-from everthread.testing.harness import Clock, Harness
+from everthread.testing.harness import Clock
 
 
 class Truncating(GuaranteeTests):
@@ -72,27 +74,22 @@ class Truncating(GuaranteeTests):
     async def test_a_thread_without_messages_stays_a_thread(self, store: Store) -> None:
         await store.append(KEY, [said("a")], default_title="title")
         await store.truncate(KEY, stop=0)
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert (thread.count, thread.size, thread.title) == (0, 0, "title")
         assert [listed.key for listed in await store.list_threads(KEY.tenant)] == [KEY]
 
-    async def test_undo_is_activity_and_dropping_the_head_is_not(self, harness: Harness) -> None:
-        clock = Clock()
-        async with harness.open(clock=clock) as store:
-            first, second = ThreadKey("1"), ThreadKey("2")
-            for key in (first, second):
-                await store.append(key, [said("a"), said("b"), said("c")])
-                await pass_time(clock)
-            before = await store.get_thread(first)
-            await store.truncate(first, start=1)
-            after = await store.get_thread(first)
-            assert before is not None
-            assert after is not None
-            assert after.updated_ms == before.updated_ms
-            assert [thread.key for thread in await store.list_threads()] == [second, first]
-            await store.truncate(first, stop=2)
-            assert [thread.key for thread in await store.list_threads()] == [first, second]
+    async def test_undo_is_activity_and_dropping_the_head_is_not(self, timed: Store, clock: Clock) -> None:
+        first, second = ThreadKey("1"), ThreadKey("2")
+        for key in (first, second):
+            await timed.append(key, [said("a"), said("b"), said("c")])
+            await pass_time(clock)
+        before = await thread_of(timed, first)
+        await timed.truncate(first, start=1)
+        after = await thread_of(timed, first)
+        assert after.updated_ms == before.updated_ms
+        assert [thread.key for thread in await timed.list_threads()] == [second, first]
+        await timed.truncate(first, stop=2)
+        assert [thread.key for thread in await timed.list_threads()] == [first, second]
 
     async def test_it_may_run_beside_appends(self, store: Store, other_store: Store) -> None:
         await store.append(KEY, [said("first")])
@@ -110,12 +107,5 @@ class Truncating(GuaranteeTests):
         page = await store.read(KEY)
         assert page.next_seq == 61
         assert seqs(page) == list(range(page.head_seq, 61))
-        thread = await store.get_thread(KEY)
-        assert thread is not None
+        thread = await thread_of(store)
         assert (thread.count, thread.size) == (len(page), sum(len(m.payload) for m in page))
-
-
-async def pass_time(clock: Clock) -> None:
-    """Lets time pass, by the given clock and by that of a server which has its own."""
-    clock.advance(1)
-    await asyncio.sleep(0.003)

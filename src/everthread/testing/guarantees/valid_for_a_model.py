@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from everthread.contract import Store
@@ -17,7 +15,7 @@ from everthread.testing.guarantees._base import (
     answering,
     calling,
     everything,
-    few_examples,
+    for_examples,
     said,
     seqs,
 )
@@ -25,6 +23,21 @@ from everthread.testing.harness import Harness
 from everthread.testing.strategies import turns
 
 USER, ANSWER = said("user"), said("answer")
+_PARALLEL = [USER, calling("a", "b"), answering("a"), answering("b"), ANSWER]
+_HOSTED = NewMessage(b'{"hosted":true}', calls=("h",), results=("h",))
+
+TRIMMED: dict[str, tuple[list[list[NewMessage]], int, list[int]]] = {
+    "a result in a later turn": ([[USER, calling("c")], [said("yes")], [answering("c"), ANSWER]], 3, [4]),
+    "parallel calls, kept": ([_PARALLEL], 4, [1, 2, 3, 4]),
+    "parallel calls, dropped": ([_PARALLEL], 2, [4]),
+    "calls that overlap": ([[calling("a"), calling("b"), answering("a"), answering("b"), ANSWER]], 3, [4]),
+    "one call after another": ([[calling("a"), answering("a"), calling("b"), answering("b"), ANSWER]], 4, [2, 3, 4]),
+    "an id used again": ([[calling("call_0"), answering("call_0")]] * 4, 5, [4, 5, 6, 7]),
+    "a message that answers its own call": ([[USER, _HOSTED, ANSWER]], 2, [1, 2]),
+    "an unanswered call": ([[USER, calling("c"), said("never mind"), ANSWER]], 3, [1, 2, 3]),
+    "a result without a call": ([[USER, answering("unknown"), ANSWER]], 2, [2]),
+}
+"""Turns, the number of messages to keep, and the positions that are left."""
 
 
 async def kept_of(store: Store, *all_turns: Sequence[NewMessage], keep: int) -> list[int]:
@@ -61,37 +74,10 @@ class ValidForAModel(GuaranteeTests):
     async def test_a_result_is_not_cut_from_its_call(self, store: Store, keep: int, left: list[int]) -> None:
         assert await kept_of(store, [USER, calling("c"), answering("c"), ANSWER], keep=keep) == left
 
-    async def test_a_result_in_a_later_turn_is_not_cut_from_its_call(self, store: Store) -> None:
-        turns_of_an_approval = [USER, calling("c")], [said("yes")], [answering("c"), ANSWER]
-        assert await kept_of(store, *turns_of_an_approval, keep=3) == [4]
-
-    async def test_parallel_calls_are_kept_or_dropped_together(self, store: Store) -> None:
-        turn = [USER, calling("a", "b"), answering("a"), answering("b"), ANSWER]
-        assert await kept_of(store, turn, keep=4) == [1, 2, 3, 4]
-        await store.delete_thread(KEY)
-        assert await kept_of(store, turn, keep=2) == [4]
-
-    async def test_calls_that_overlap_are_kept_or_dropped_together(self, store: Store) -> None:
-        turn = [calling("a"), calling("b"), answering("a"), answering("b"), ANSWER]
-        assert await kept_of(store, turn, keep=3) == [4]
-
-    async def test_calls_after_one_another_are_cut_between(self, store: Store) -> None:
-        turn = [calling("a"), answering("a"), calling("b"), answering("b"), ANSWER]
-        assert await kept_of(store, turn, keep=4) == [2, 3, 4]
-
-    async def test_an_id_that_is_used_again_is_another_call(self, store: Store) -> None:
-        round_of_tools = [calling("call_0"), answering("call_0")]
-        assert await kept_of(store, *[round_of_tools] * 4, keep=5) == [4, 5, 6, 7]
-
-    async def test_a_message_that_answers_its_own_call_stands_alone(self, store: Store) -> None:
-        hosted = NewMessage(b'{"hosted":true}', calls=("h",), results=("h",))
-        assert await kept_of(store, [USER, hosted, ANSWER], keep=2) == [1, 2]
-
-    async def test_an_unanswered_call_at_the_head_may_stay(self, store: Store) -> None:
-        assert await kept_of(store, [USER, calling("c"), said("never mind"), ANSWER], keep=3) == [1, 2, 3]
-
-    async def test_a_result_without_a_call_is_not_left_at_the_head(self, store: Store) -> None:
-        assert await kept_of(store, [USER, answering("unknown"), ANSWER], keep=2) == [2]
+    @pytest.mark.parametrize("case", TRIMMED)
+    async def test_trimming_keeps_a_call_with_its_result(self, store: Store, case: str) -> None:
+        all_turns, keep, left = TRIMMED[case]
+        assert await kept_of(store, *all_turns, keep=keep) == left
 
     async def test_a_result_whose_call_was_dropped_is_not_left_at_the_head(self, store: Store) -> None:
         await kept_of(store, [calling("c")], [said("a"), said("b")], keep=2)
@@ -112,7 +98,7 @@ class ValidForAModel(GuaranteeTests):
     async def test_a_call_whose_result_was_dropped_too_is_not_open(self, store: Store) -> None:
         await store.append(KEY, [USER, calling("c"), answering("c"), ANSWER])
         await store.truncate(KEY, stop=1)
-        # This result answers nothing that is kept; it must not be tied to the call that is gone.
+        # This result answers no kept message; it must not be linked to the dropped call.
         await store.append(KEY, [said("again"), answering("c"), ANSWER])
         done = await store.truncate(KEY, start=4)
         assert seqs(await store.read(KEY)) == [4, 5, 6]
@@ -136,12 +122,7 @@ class ValidForAModelProperties(GuaranteeTests):
                     assert seqs(kept) == list(range(kept.head_seq, kept.next_seq))
                     links.check(kept.head_seq, was_trimmed=kept.head_seq > before.head_seq)
 
-        @few_examples
-        @given(st.lists(turns(), min_size=1, max_size=6), st.integers(0, 8))
-        def every(all_turns: list[list[NewMessage]], keep: int) -> None:
-            asyncio.run(check(all_turns, keep))
-
-        every()
+        for_examples(check, st.lists(turns(), min_size=1, max_size=6), st.integers(0, 8))
 
 
 class Links:
@@ -154,7 +135,7 @@ class Links:
         self._orphans: set[int] = set()
 
     def add(self, turn: Sequence[NewMessage], head: int) -> None:
-        """Adds a turn to a thread whose oldest kept position is ``head``."""
+        """Add a turn to a thread that has ``head`` as its oldest kept position."""
         self._open = {call_id: at for call_id, at in self._open.items() if at >= head}
         for at, message in enumerate(turn, self._next):
             own = set(message.calls) & set(message.results)
@@ -167,7 +148,7 @@ class Links:
         self._next += len(turn)
 
     def check(self, head: int, *, was_trimmed: bool) -> None:
-        """Fails if a thread that is kept from ``head`` on could not be sent to a model."""
+        """Fail if the messages from ``head`` on could not be sent to a model."""
         cut = [pair for pair in self._pairs if pair[0] < head <= pair[1]]
         assert not cut, f"kept from {head} on, results are cut from their calls: {cut}"
         if was_trimmed and head < self._next:

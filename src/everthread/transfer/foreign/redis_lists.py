@@ -1,4 +1,4 @@
-"""Lists that other programs keep in Redis, one JSON message per element. Keys are found with SCAN, never with KEYS.
+"""Lists of other programs in Redis, one JSON message per element. SCAN finds the keys, never KEYS.
 
 Sources: the betas' ``RedisChatMessageStore`` (``PREFIX:THREAD``), ``RedisHistoryProvider`` of agent-framework-redis
 1.0.0b261022 (``PREFIX|v2|TENANT|APPLICATION|AGENT|SOURCE|SESSION``), ``RedisChatMessageHistory`` of
@@ -12,13 +12,14 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
+from everthread._escaping import escape
 from everthread._extras import import_extra
-from everthread.errors import ConfigurationError, StoreUnavailableError
-from everthread.keys import escape
+from everthread._url_options import engine_options
+from everthread.errors import ConfigurationError, InvalidIdentifierError, StoreUnavailableError
 from everthread.model import Message, ThreadKey
-from everthread.settings import engine_options, mask_url
 from everthread.transfer.foreign._turns import Numbered, decoded_segment, session_thread
-from everthread.transfer.model import Heading, Source, SourceThread
+from everthread.transfer.model import Heading, Skipped, Source, SourceThread
+from everthread.urls import mask_url
 
 _A_PAGE = 100
 _KEYS_AT_ONCE = 1000
@@ -30,11 +31,11 @@ T = TypeVar("T")
 
 
 class RedisLists(Source):
-    """Lists of a database whose keys look alike.
+    """The lists of a database with keys of one pattern.
 
     Args:
-        url: As redis-py takes it; everthread's own options in it are left out, but for ``prefix``.
-        prefix: What the keys begin with.
+        url: A URL for redis-py. Of everthread's own options only ``prefix`` applies.
+        prefix: The beginning of the keys.
     """
 
     newest_first = False
@@ -48,11 +49,11 @@ class RedisLists(Source):
 
     @abstractmethod
     def pattern(self) -> str:
-        """What the keys match."""
+        """Return the pattern of the keys."""
 
     @abstractmethod
     def key_of(self, name: str) -> ThreadKey | None:
-        """The thread that a list is; ``None`` if it is another's."""
+        """Return the thread of a list, or ``None`` if the list is not of this kind."""
 
     async def open(self) -> None:
         redis = import_extra("redis.asyncio", "redis")
@@ -62,21 +63,30 @@ class RedisLists(Source):
             # Raised without the cause, which may quote the password.
             self._client = None
         if self._client is None:
-            raise ConfigurationError(f"This Redis URL cannot be used ({mask_url(self._url)}).")
+            raise ConfigurationError(f"Cannot use this Redis URL ({mask_url(self._url)}): check its form.")
         await self.answer(self._client.ping())
+
+    @property
+    def client(self) -> Any:
+        """The open client of redis-py, which returns bytes."""
+        return self._client
 
     async def aclose(self) -> None:
         if self._client is not None:
             await self._client.aclose()
 
-    async def threads(self) -> AsyncIterator[SourceThread]:
+    async def threads(self) -> AsyncIterator[SourceThread | Skipped]:
         async for name in self.names():
-            key = self.key_of(name.decode())
+            try:
+                key = self.key_of(name.decode())
+            except InvalidIdentifierError as error:
+                yield Skipped(f"the key {name[:100]!r}", str(error))
+                continue
             if key is not None:
                 yield _List(self, name, key)
 
     async def names(self) -> AsyncIterator[bytes]:
-        """The keys of all lists, a part at a time; one may come twice."""
+        """Yield the keys of all lists. A key may come twice."""
         cursor = 0
         while True:
             cursor, names = await self.answer(
@@ -89,15 +99,15 @@ class RedisLists(Source):
                 return
 
     async def elements(self, name: bytes, start: int) -> list[bytes]:
-        """Some elements of a list from a position on, the oldest first."""
+        """Return some elements of a list from a position on, the oldest first."""
         if self.newest_first:
-            # Counted from the end, so that what is pushed meanwhile moves nothing.
+            # Counted from the end, so that a concurrent push moves nothing.
             found = await self.answer(self._client.lrange(name, -start - _A_PAGE, -start - 1))
             return cast(list[bytes], found)[::-1]
         return cast(list[bytes], await self.answer(self._client.lrange(name, start, start + _A_PAGE - 1)))
 
     async def answer(self, reply: Awaitable[T]) -> T:
-        """The server's answer, or a typed error without its text, which may hold a secret."""
+        """Return the server's answer. A typed error leaves out the driver's text, which may hold a secret."""
         from redis import exceptions
 
         try:
@@ -106,7 +116,7 @@ class RedisLists(Source):
             raise ConfigurationError(f"Redis refuses the user or password ({mask_url(self._url)}).") from None
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             raise StoreUnavailableError(
-                f"Redis cannot be reached ({mask_url(self._url)}): {type(error).__name__}."
+                f"Cannot connect to Redis ({mask_url(self._url)}): {type(error).__name__}. Is the server running?"
             ) from None
         except exceptions.ResponseError as error:
             raise ConfigurationError(f"Redis refuses the command ({mask_url(self._url)}): {error}.") from None
@@ -133,7 +143,7 @@ class PlainLists(RedisLists):
         super().__init__(url, prefix, "chat_messages")
 
     def pattern(self) -> str:
-        return _literally(self.prefix) + ":*"
+        return escaped_pattern(self.prefix) + ":*"
 
     def key_of(self, name: str) -> ThreadKey | None:
         thread_id = name.removeprefix(f"{self.prefix}:")
@@ -141,7 +151,7 @@ class PlainLists(RedisLists):
 
 
 class LangChainLists(RedisLists):
-    """``PREFIX`` and the session's id; the newest message first."""
+    """``PREFIX`` and the session's ID; the newest message first."""
 
     newest_first = True
     format = "langchain"
@@ -150,7 +160,7 @@ class LangChainLists(RedisLists):
         super().__init__(url, prefix, "message_store:")
 
     def pattern(self) -> str:
-        return _literally(self.prefix) + "*"
+        return escaped_pattern(self.prefix) + "*"
 
     def key_of(self, name: str) -> ThreadKey | None:
         thread_id = name.removeprefix(self.prefix)
@@ -160,8 +170,8 @@ class LangChainLists(RedisLists):
 class ScopedLists(RedisLists):
     """``PREFIX|v2|TENANT|APPLICATION|AGENT|SOURCE|SESSION``.
 
-    The tenant becomes the thread's. Sessions of two applications or agents may have the same id, so one scope is
-    read at a time. Messages of another source than the provider's default become the thread that
+    The tenant becomes the thread's tenant. Sessions of two applications or agents may have the same ID, so a source
+    reads one scope. Messages of another source than the provider's default become the thread that
     ``EverthreadHistoryProvider(source_id=…)`` reads.
     """
 
@@ -182,7 +192,7 @@ class ScopedLists(RedisLists):
             raise ConfigurationError(f"There are no sessions of the scope {self._scope!r} under this prefix.")
 
     def pattern(self) -> str:
-        return _literally(_segment(self.prefix)) + "|v2|*"
+        return escaped_pattern(_segment(self.prefix)) + "|v2|*"
 
     def key_of(self, name: str) -> ThreadKey | None:
         if _scope_of(name) != self._scope:
@@ -201,7 +211,7 @@ def _scope_of(name: str) -> str:
 
 
 def _segment(prefix: str) -> str:
-    """The prefix as it stands in scoped keys: encoded unless it is harmless."""
+    """Return the prefix in the form of scoped keys: encoded unless it is harmless."""
     if re.fullmatch(r"[a-z0-9_-][a-z0-9._-]*(?<!\.)", prefix):
         return prefix
     from base64 import b32encode
@@ -209,7 +219,8 @@ def _segment(prefix: str) -> str:
     return "~redis-key-prefix-" + b32encode(prefix.encode()).decode().rstrip("=").lower()
 
 
-def _literally(text: str) -> str:
+def escaped_pattern(text: str) -> str:
+    """Return a text as a pattern that matches itself alone."""
     return _GLOB.sub(r"\\\1", text)
 
 

@@ -1,15 +1,18 @@
--- Appending: one call writes a batch of turns to any threads, each turn succeeding or failing by itself.
+-- Appends: one call writes a batch of turns to any threads. Each turn succeeds or fails alone.
+-- All functions pin the search path, so that roles that may create objects elsewhere cannot plant functions to call.
 
--- The time by the server's clock, unless the client gives one.
+-- Returns the client's time, or the time of the server's clock.
 CREATE OR REPLACE FUNCTION @now(p_now bigint) RETURNS bigint LANGUAGE sql AS $$
-    SELECT coalesce(p_now, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+    -- Names its schema instead of pinning the path, so that it is inlined.
+    SELECT coalesce(
+        p_now, pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1000)::bigint)
 $$;
 
--- Locks the rows of threads, and makes those that do not exist or have expired anew.
+-- Locks the rows of threads, and creates those that do not exist or have expired.
 -- All callers lock in the order of (tenant, thread_id), so no two wait for each other.
--- Gives the ids of the rows that are new.
+-- Returns the IDs of the new rows.
 CREATE OR REPLACE FUNCTION @claim(p_tenants text[], p_threads text[], p_now bigint) RETURNS bigint[]
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_new bigint[];
     v_expired bigint[];
@@ -19,7 +22,7 @@ BEGIN
         SELECT DISTINCT asked.tenant COLLATE "C", asked.thread_id COLLATE "C", p_now, p_now
         FROM unnest(p_tenants, p_threads) AS asked (tenant, thread_id)
         ORDER BY 1, 2
-        -- Every row is locked, but only those that hold the condition are written and returned.
+        -- Locks every row, but writes and returns only those that meet the condition.
         ON CONFLICT (tenant, thread_id) DO UPDATE SET expires_ms = t.expires_ms WHERE t.expires_ms <= p_now
         RETURNING t.id, t.expires_ms
     )
@@ -31,14 +34,15 @@ BEGIN
     RETURN v_new;
 END $$;
 
--- Puts new threads in the place of expired ones whose rows are locked; gives the new rows' ids.
-CREATE OR REPLACE FUNCTION @begin_anew(p_expired bigint[], p_now bigint) RETURNS bigint[] LANGUAGE plpgsql AS $$
+-- Replaces expired threads by new ones; the caller has locked their rows. Returns the IDs of the new rows.
+CREATE OR REPLACE FUNCTION @begin_anew(p_expired bigint[], p_now bigint) RETURNS bigint[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_tenants text[];
     v_threads text[];
     v_new bigint[];
 BEGIN
-    INSERT INTO @erased SELECT unnest(p_expired);
+    INSERT INTO @erased SELECT unnest(p_expired) ON CONFLICT DO NOTHING;
     WITH gone AS (DELETE FROM @threads WHERE id = ANY (p_expired) RETURNING tenant, thread_id)
     SELECT array_agg(tenant), array_agg(thread_id) INTO v_tenants, v_threads FROM gone;
     WITH made AS (
@@ -50,8 +54,9 @@ BEGIN
     RETURN v_new;
 END $$;
 
--- Notes that a thread may not be cut between two positions; joins this with the spans that it touches.
-CREATE OR REPLACE FUNCTION @tie(p_thread bigint, p_lo bigint, p_hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- Forbids cuts of a thread between two positions; merges this span with those that it touches.
+CREATE OR REPLACE FUNCTION @tie(p_thread bigint, p_lo bigint, p_hi bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_lo bigint;
     v_hi bigint;
@@ -69,7 +74,8 @@ BEGIN
 END $$;
 
 -- Drops a thread's messages below the first safe cut at or above a position.
-CREATE OR REPLACE FUNCTION @drop_head(p_thread bigint, p_start bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @drop_head(p_thread bigint, p_start bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_span record;
     v_start bigint := p_start;
@@ -83,7 +89,7 @@ BEGIN
         v_start := v_span.seq + 1;
     END IF;
     WITH dropped AS (
-        -- From head_seq on, not from 0: index entries of rows that went before may still be there to step over.
+        -- From head_seq on, not from 0: the index may still have entries of rows that were deleted before.
         DELETE FROM @messages m USING @threads t
         WHERE t.id = p_thread AND m.thread = p_thread AND m.seq >= t.head_seq AND m.seq < v_start
         RETURNING octet_length(m.payload) AS size
@@ -106,10 +112,10 @@ BEGIN
     FROM totals WHERE t.id = p_thread;
 END $$;
 
--- Ties the results of a new turn to calls of earlier turns, and keeps the list of open calls (at most the newest 1,000).
+-- Links results of a new turn to calls of earlier turns, and updates the open calls (at most the newest 1,000).
 CREATE OR REPLACE FUNCTION @link(
     p_thread bigint, p_first bigint, p_early_ids bytea[], p_early_at int[], p_open_ids bytea[], p_open_at int[]
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_ids bytea[];
     v_at bigint[];
@@ -121,7 +127,7 @@ BEGIN
         IF v_call IS NOT NULL AND array_position(p_early_ids, p_early_ids[i]) = i THEN
             PERFORM @tie(p_thread, v_at[v_call], p_first + p_early_at[i]);
         ELSE
-            -- Its call is not known: it must at least not stand at the head.
+            -- Its call is not known: link it to the message before it, so that it cannot become the first message.
             PERFORM @tie(p_thread, p_first + p_early_at[i] - 1, p_first + p_early_at[i]);
         END IF;
     END LOOP;
@@ -135,8 +141,9 @@ BEGIN
     UPDATE @threads SET open_ids = v_ids, open_at = v_at WHERE id = p_thread;
 END $$;
 
--- Drops the oldest messages until at most p_most are kept.
-CREATE OR REPLACE FUNCTION @trim(p_thread bigint, p_most bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- Drops the oldest messages until at most p_most are left.
+CREATE OR REPLACE FUNCTION @trim(p_thread bigint, p_most bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_head bigint;
     v_next bigint;
@@ -151,11 +158,11 @@ BEGIN
     END IF;
 END $$;
 
--- What follows the writing of one turn: its links to earlier turns, trimming, forgetting old append ids.
+-- Completes the writing of a turn: links to earlier turns, trimming, deletion of old append IDs.
 CREATE OR REPLACE FUNCTION @settle(
     p_thread bigint, p_turn int, p_first bigint, p_number bigint, p_most bigint,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF p_turn = ANY (p_early_owners) OR p_turn = ANY (p_open_owners) THEN
         PERFORM @link(p_thread, p_first,
@@ -173,10 +180,10 @@ BEGIN
 END $$;
 
 -- Appends turns of different threads. Arrays run over the turns (p_tenants … p_titles), over all their messages
--- (p_owners … p_texts; p_owners says which turn each belongs to), over results of earlier calls, and over calls left
--- open; those that hold nothing are null. p_format is the format of messages whose own is null. p_before is subtracted
--- from all owners.
--- Gives for each turn: 0 written, 1 written before, 2 not the expected position; and its first and next position.
+-- (p_owners … p_texts; p_owners has the turn of each message), over results of earlier calls, and over calls left
+-- open. Empty ones are null. Messages with a null format have the format p_format. p_before is subtracted from all
+-- owners.
+-- Returns for each turn: 0 written, 1 written before, 2 not the expected position; and its first and next position.
 CREATE OR REPLACE FUNCTION @append(
     p_now bigint, p_before int,
     p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
@@ -185,8 +192,9 @@ CREATE OR REPLACE FUNCTION @append(
     p_texts text[], p_language text,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
 ) RETURNS TABLE (turn int, outcome int, first_seq bigint, next_seq bigint)
--- A cached plan is not made anew when tables grow: it must be one that is good then.
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+-- PostgreSQL does not replace a cached plan when tables grow: it must be a plan that suits large tables.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_turns int := cardinality(p_tenants);
@@ -195,7 +203,7 @@ DECLARE
     v_number bigint[] := v_threads;
     v_times bigint[] := v_threads;
     v_most bigint[] := v_threads;
-    v_language regconfig := p_language;
+    v_language regconfig := CASE WHEN p_texts IS NOT NULL THEN @configuration(p_language) END;
     v_settle int[] := '{}';
     v_new bigint[];
     v_row record;
@@ -206,15 +214,17 @@ BEGIN
     FOR v_row IN
         UPDATE @threads t SET
             next_seq = t.next_seq + r.count, count = t.count + r.count, size = t.size + r.size,
-            appends = t.appends + 1, updated_ms = @now(p_now), expires_ms = @now(p_now) +
+            appends = t.appends + 1, updated_ms = greatest(@now(p_now), t.created_ms),
+            -- The clock may have been set back since the thread was created.
+            expires_ms = greatest(@now(p_now), t.created_ms) +
                 CASE WHEN t.has_retention AND r.overrides IS NOT true THEN t.own_expire ELSE r.expire END,
-            title = coalesce(t.title, r.title)
+            title = CASE WHEN t.next_seq = 0 THEN coalesce(t.title, r.title) ELSE t.title END
         FROM unnest(
             p_tenants, p_threads, p_appends, p_counts, p_sizes, p_expected, p_most, p_expire, p_overrides, p_titles
         ) WITH ORDINALITY AS r (tenant, thread_id, append_id, count, size, expected, most, expire, overrides, title, n)
         WHERE t.tenant = r.tenant AND t.thread_id = r.thread_id
             AND (r.expected IS NULL OR r.expected = t.next_seq)
-            -- Not NOT EXISTS, which may become a join that goes through all ids of the thread.
+            -- Not NOT EXISTS, which may become a join that reads all append IDs of the thread.
             AND (SELECT a.number FROM @appends a WHERE a.thread = t.id AND a.append_id = r.append_id) IS NULL
         RETURNING r.n::int, t.id, t.next_seq - r.count AS first, t.appends, t.count, t.updated_ms,
             CASE WHEN t.has_retention AND r.overrides IS NOT true THEN t.own_most ELSE r.most END AS most
@@ -265,17 +275,17 @@ BEGIN
             JOIN @threads t ON t.tenant = r.tenant AND t.thread_id = r.thread_id
             LEFT JOIN @appends a ON a.thread = t.id AND a.append_id = r.append_id
             WHERE r.written IS NULL;
-        -- Rows that were made for turns of which none was written.
+        -- Deletes rows that were created for threads to which no turn was written.
         DELETE FROM @threads t WHERE t.id = ANY (v_new) AND t.appends = 0;
     END IF;
 END $$;
 
 -- Appends one turn that holds no results of earlier calls and leaves no calls open: the usual case, with the least work.
--- Gives what append gives for one turn, as an array.
+-- Returns the row of append for one turn, as an array.
 CREATE OR REPLACE FUNCTION @append_one(
     p_now bigint, p_tenant text, p_thread text, p_append text, p_size bigint, p_expected bigint, p_most bigint,
     p_expire bigint, p_overrides boolean, p_title text, p_payloads bytea[], p_format text, p_ties int[]
-) RETURNS bigint[] LANGUAGE plpgsql AS $$
+) RETURNS bigint[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_count int := cardinality(p_payloads);
     v_row record;
@@ -283,8 +293,9 @@ DECLARE
 BEGIN
     UPDATE @threads t SET
         next_seq = next_seq + v_count, count = count + v_count, size = size + p_size, appends = appends + 1,
-        updated_ms = @now(p_now), title = coalesce(title, p_title),
-        expires_ms = @now(p_now) + CASE WHEN has_retention AND NOT p_overrides THEN own_expire ELSE p_expire END
+        updated_ms = greatest(@now(p_now), created_ms),
+        title = CASE WHEN next_seq = 0 THEN coalesce(title, p_title) ELSE title END,
+        expires_ms = greatest(@now(p_now), created_ms) + CASE WHEN has_retention AND NOT p_overrides THEN own_expire ELSE p_expire END
     WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
         AND (p_expected IS NULL OR p_expected = next_seq)
         AND (SELECT a.number FROM @appends a WHERE a.thread = t.id AND a.append_id = p_append) IS NULL
@@ -298,7 +309,7 @@ BEGIN
         RETURNING id, next_seq, appends, count, updated_ms, p_most AS most INTO v_row;
     END IF;
     IF NOT FOUND THEN
-        -- It has expired, or this append was written before or does not have the expected position.
+        -- The thread has expired, or this append was written before, or its expected position is wrong.
         RETURN (SELECT ARRAY[1, outcome, first_seq, next_seq] FROM @append(
             p_now, 0, ARRAY[p_tenant], ARRAY[p_thread], ARRAY[p_append], ARRAY[v_count], ARRAY[p_size],
             ARRAY[p_expected], ARRAY[p_most], ARRAY[p_expire], ARRAY[p_overrides], ARRAY[p_title],
@@ -310,7 +321,7 @@ BEGIN
     VALUES (v_row.id, p_append, v_row.appends, v_first, v_row.next_seq)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        -- Another session wrote it while this one waited for the row. Sent again, it is seen.
+        -- Another session wrote it while this one waited for the row. A repeat finds it.
         RAISE 'the same append is written by another session' USING ERRCODE = 'serialization_failure';
     END IF;
     INSERT INTO @messages (thread, seq, turn, format, payload, created_ms, tied_to)
@@ -322,8 +333,8 @@ BEGIN
     RETURN ARRAY[1, 0, v_first, v_row.next_seq];
 END $$;
 
--- Appends turns of which several are of one thread. They come sorted by rounds that hold each thread once; p_ends and
--- p_message_ends say where the turns and the messages of each round end. The other arguments are those of append.
+-- Appends turns, several of them to the same thread. They are sorted by rounds that hold each thread once; p_ends and
+-- p_message_ends are the ends of the turns and the messages of each round. The other arguments are those of append.
 CREATE OR REPLACE FUNCTION @append_rounds(
     p_ends int[], p_message_ends int[], p_now bigint,
     p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
@@ -332,7 +343,7 @@ CREATE OR REPLACE FUNCTION @append_rounds(
     p_texts text[], p_language text,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
 ) RETURNS TABLE (turn int, outcome int, first_seq bigint, next_seq bigint)
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     i int := 1;  -- the round's first and last turn
     j int;

@@ -1,14 +1,16 @@
 -- Truncating, rewriting, documents, deleting and purging: each is one call that locks the thread's row first.
 
--- The locked row of a live thread, or nothing.
-CREATE OR REPLACE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+-- Locks the row of a live thread and returns its ID, or nothing.
+CREATE OR REPLACE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT id FROM @threads
     WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
     FOR UPDATE
 $$;
 
 -- Drops a thread's messages at and above the last safe cut at or below a position.
-CREATE OR REPLACE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_stop bigint := p_stop;
     v_span record;
@@ -34,11 +36,12 @@ BEGIN
     FROM totals WHERE t.id = p_thread;
 END $$;
 
--- Keeps the positions from p_start to below p_stop; gives nothing for an unknown thread.
--- Drops nothing, and gives null for how many went, where the next position is not p_expected (null: any).
+-- Keeps the positions from p_start to below p_stop; returns no row for an unknown thread.
+-- If the next position is not p_expected (null: any), drops nothing and returns null as the number of dropped messages.
 CREATE OR REPLACE FUNCTION @truncate(
     p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_expected bigint, p_now bigint
-) RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_thread bigint := @locked(p_tenant, p_thread, p_now);
@@ -59,18 +62,19 @@ BEGIN
         PERFORM @drop_tail(v_thread, p_stop);
     END IF;
     RETURN QUERY UPDATE @threads t
-        SET updated_ms = CASE WHEN p_stop IS NULL THEN updated_ms ELSE @now(p_now) END WHERE t.id = v_thread
+        SET updated_ms = CASE WHEN p_stop IS NULL THEN updated_ms ELSE greatest(@now(p_now), created_ms) END WHERE t.id = v_thread
         RETURNING v_before - t.count, t.head_seq, t.next_seq;
 END $$;
 
--- Puts payloads in the place of those that still are what p_old says; gives how many. Words go with their payload.
+-- Replaces payloads that still equal p_old, and their words; returns how many.
 CREATE OR REPLACE FUNCTION @rewrite(
     p_tenant text, p_thread text, p_seqs bigint[], p_old bytea[], p_new bytea[], p_formats text[], p_texts text[],
     p_language text, p_now bigint
-) RETURNS bigint LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     v_thread bigint := @locked(p_tenant, p_thread, p_now);
-    v_language regconfig := p_language;
+    v_language regconfig := CASE WHEN p_texts IS NOT NULL THEN @configuration(p_language) END;
     v_done bigint;
     v_more bigint;
 BEGIN
@@ -89,9 +93,10 @@ BEGIN
     RETURN v_done;
 END $$;
 
--- Writes a document; p_expected is the revision that it must have. Gives the revision, and whether it was written.
+-- Writes a document that has the revision p_expected; returns whether it was written, and its revision.
 CREATE OR REPLACE FUNCTION @put_document(p_tenant text, p_thread text, p_name text, p_value bytea, p_expected bigint, p_now bigint)
-RETURNS TABLE (written boolean, revision bigint, updated_ms bigint) LANGUAGE plpgsql AS $$
+RETURNS TABLE (written boolean, revision bigint, updated_ms bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_new bigint[] := @claim(ARRAY[p_tenant], ARRAY[p_thread], @now(p_now));
@@ -114,8 +119,9 @@ BEGIN
     END IF;
 END $$;
 
--- Removes all that is kept of threads. Their rows go last: whether the others may be touched can depend on them.
-CREATE OR REPLACE FUNCTION @erase(p_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+-- Deletes threads and their rows in other tables. The threads come last: rights to those rows can depend on them.
+CREATE OR REPLACE FUNCTION @erase(p_ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM @messages WHERE thread = ANY (p_ids);
     DELETE FROM @appends WHERE thread = ANY (p_ids);
@@ -123,10 +129,10 @@ BEGIN
     DELETE FROM @threads WHERE id = ANY (p_ids);
 END $$;
 
--- Forgets a thread whose next position is p_expected (null: any). Gives whether there was one that had not expired;
--- and its next position, if that kept it.
+-- Deletes a thread if its next position is p_expected (null: any). Returns whether a live one existed; and its next
+-- position if that is not the expected one.
 CREATE OR REPLACE FUNCTION @delete_thread(p_tenant text, p_thread text, p_expected bigint, p_now bigint)
-RETURNS TABLE (lived boolean, kept_at bigint) LANGUAGE plpgsql AS $$
+RETURNS TABLE (lived boolean, kept_at bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_row record;
 BEGIN
@@ -141,9 +147,9 @@ BEGIN
     RETURN NEXT;
 END $$;
 
--- Forgets a tenant's next p_limit threads after p_after; gives how many lived, and where to go on (null at the end).
+-- Deletes a tenant's next p_limit threads after p_after; returns how many were live, and the last (null at the end).
 CREATE OR REPLACE FUNCTION @delete_tenant(p_tenant text, p_after text, p_limit int, p_now bigint)
-RETURNS TABLE (lived bigint, last_thread text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (lived bigint, last_thread text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_ids bigint[];
 BEGIN
@@ -157,8 +163,9 @@ BEGIN
     RETURN NEXT;
 END $$;
 
--- Removes at most p_limit messages of threads that have expired; gives whether there may be more to do.
-CREATE OR REPLACE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Deletes at most p_limit messages of expired threads; returns whether there may be more.
+CREATE OR REPLACE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_thread bigint;
     v_removed int;
@@ -170,19 +177,21 @@ BEGIN
             FOR UPDATE SKIP LOCKED)
         RETURNING id
     )
-    INSERT INTO @erased SELECT id FROM expired;
-    -- Whoever may write to this table must not thereby reach threads that exist.
+    INSERT INTO @erased SELECT id FROM expired ON CONFLICT DO NOTHING;
     DELETE FROM @erased e USING @threads t WHERE t.id = e.thread;
     FOR v_thread IN SELECT thread FROM @erased ORDER BY thread LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+        -- A row of this table does not prove that the thread was deleted: a new thread may have the same number.
+        -- So each statement looks for the thread in its own snapshot, which has the thread if it has the thread's rows.
         DELETE FROM @messages WHERE thread = v_thread AND seq IN (
-            SELECT seq FROM @messages WHERE thread = v_thread ORDER BY seq LIMIT v_left);
+            SELECT seq FROM @messages WHERE thread = v_thread ORDER BY seq LIMIT v_left)
+            AND NOT EXISTS (SELECT FROM @threads WHERE id = v_thread);
         GET DIAGNOSTICS v_removed = ROW_COUNT;
         v_left := v_left - v_removed;
         IF v_left = 0 THEN
             RETURN true;
         END IF;
-        DELETE FROM @appends WHERE thread = v_thread;
-        DELETE FROM @documents WHERE thread = v_thread;
+        DELETE FROM @appends WHERE thread = v_thread AND NOT EXISTS (SELECT FROM @threads WHERE id = v_thread);
+        DELETE FROM @documents WHERE thread = v_thread AND NOT EXISTS (SELECT FROM @threads WHERE id = v_thread);
         DELETE FROM @erased WHERE thread = v_thread;
     END LOOP;
     RETURN EXISTS (SELECT FROM @erased);

@@ -1,6 +1,6 @@
--- What is kept. "@" stands for the schema and the table prefix.
+-- The tables. "@" stands for the schema and the table prefix.
 
--- One row a thread. Its lock is what serialises the writers of a thread.
+-- One row per thread. Its lock serializes the writers of a thread.
 -- Identifiers are text that sorts by bytes; NUL, which PostgreSQL's text lacks, is escaped by the client.
 CREATE TABLE @threads (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -25,7 +25,7 @@ CREATE TABLE @threads (
 CREATE INDEX ON @threads (tenant, updated_ms, thread_id);
 CREATE INDEX ON @threads (expires_ms) WHERE expires_ms IS NOT NULL;
 
--- One row a message. The payload is text and not jsonb, so that it comes back byte for byte.
+-- One row per message. The payload is text and not jsonb, so that it is returned byte for byte.
 CREATE TABLE @messages (
     thread     bigint NOT NULL,
     seq        bigint NOT NULL,
@@ -41,7 +41,7 @@ CREATE TABLE @messages (
 CREATE INDEX ON @messages (thread, seq) INCLUDE (tied_to) WHERE tied_to IS NOT NULL;
 CREATE INDEX ON @messages USING gin (search) WHERE search IS NOT NULL;
 
--- The newest append ids of each thread, so that a repeated append is known also after its messages were trimmed.
+-- The newest append ids of each thread, to recognize a repeated append even after its messages were trimmed.
 CREATE TABLE @appends (
     thread    bigint NOT NULL,
     append_id text COLLATE "C" NOT NULL,
@@ -60,5 +60,5 @@ CREATE TABLE @documents (
     PRIMARY KEY (thread, name)
 );
 
--- Threads that expired: their rows in the other tables are out of reach and wait to be purged.
+-- Expired threads: readers no longer see their rows in the other tables; a purge deletes these.
 CREATE TABLE @erased (thread bigint PRIMARY KEY);

@@ -1,4 +1,4 @@
--- Forgets a thread and all that belongs to it. ARGV  4 expected position or ''
+-- Deletes a thread and all its keys. ARGV  4 expected position or ''
 -- Reply {0, 1 if there was one, the time if the index is apart}
 local thread, refusal = load()
 if refusal and refusal[1] ~= 1 then return refusal end

@@ -3,7 +3,7 @@ local function optional(value)
   return value and '=' .. value or ''
 end
 
--- The reply that says what is known of a thread.
+-- Returns the reply of get.lua.
 local function describe(thread)
   if thread.foreign then
     thread.count, thread.next = thread.foreign, thread.foreign
@@ -19,8 +19,8 @@ local function describe(thread)
     thread.own and thread.own.most .. ',' .. thread.own.ttl or '' }
 end
 
--- The same, for the last time if the expiry was moved to a time that is over.
-local function describe_and_forget(thread)
+-- Returns the same and deletes the thread if its new expiry is in the past.
+local function describe_and_expire(thread)
   local reply = describe(thread)
   if thread.expires and thread.expires <= NOW then seldom().wipe() end
   return reply

@@ -1,8 +1,8 @@
--- Messages with their facts.
+-- Returns messages with their facts.
 --
--- ARGV  4 'last'  5 how many  6 below which position, or ''
---    or 4 'from'  5 first position  6 below which position, or ''  7 at most how many, or ''
--- Reply {0, head position, next position, ordinal of the first message given, runs, messages, facts}
+-- ARGV  4 'last'  5 limit  6 position at which to stop, or ''
+--    or 4 'from'  5 first position  6 position at which to stop, or ''  7 limit or ''
+-- Reply {0, head position, next position, ordinal of the first message, runs, messages, facts}
 local thread, refusal = load(true)
 if refusal then return refusal end
 if thread.foreign then thread.count, thread.next = thread.foreign, thread.foreign end
@@ -18,7 +18,12 @@ else
 end
 local head = tools.head_of(thread)
 if start >= stop then return { 0, head, thread.next, 0, '', {}, {} } end
--- Facts are counted from the tail: that is where they are complete, whatever was evicted.
-local back, last = start - thread.count, stop - 1 - thread.count
-return { 0, head, thread.next, thread.dropped + start, thread.runs, call('LRANGE', LIST, start, stop - 1),
-  thread.foreign and {} or call('LRANGE', FACTS, back, last) }
+-- Facts are indexed from the tail, where they are complete also after an eviction.
+local payloads, facts = call('LRANGE', LIST, start, stop - 1), {}
+local noted = thread.foreign and 0 or thread.count - (thread.unnoted or 0)
+if start < noted then facts = call('LRANGE', FACTS, start - noted, math.min(stop, noted) - 1 - noted) end
+for at = math.max(noted - start, 0) + 1, thread.unnoted and #payloads or 0 do
+  facts[#facts + 1] = ',0,' .. #payloads[at] .. ',?'
+end
+local runs = tools.runs_of(thread, thread.dropped + start, thread.dropped + start + #payloads - 1)
+return { 0, head, thread.next, thread.dropped + start, runs, payloads, facts }

@@ -1,12 +1,12 @@
--- A tenant's thread ids and the time of their last activity, newest first; equal times by id, descending.
--- Runs by itself, on the index alone.
+-- Returns a tenant's thread IDs and the time of their last activity, newest first; equal times by ID, descending.
+-- Runs alone, without thread.lua.
 --
 -- KEYS  1 recency index
--- ARGV  1 how many  2, 3 time and id of the last one seen, or '' and ''
--- Reply {id, milliseconds, …}
+-- ARGV  1 limit  2, 3 time and ID after which to begin, or '' and ''
+-- Reply {ID, milliseconds, …}
 local call = redis.call
 
--- Equal times are ordered by id as bytes in the index too, so the place after the last one seen is found by halving.
+-- The index orders equal times by ID as bytes, so this is a binary search.
 local function rank_after(score, id)
   local low = call('ZCOUNT', KEYS[1], '(' .. score, '+inf')
   local high = low + call('ZCOUNT', KEYS[1], score, score)

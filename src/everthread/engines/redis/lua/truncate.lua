@@ -1,16 +1,7 @@
--- Keeps positions from 4 up to below 5 (or '' for no end), moved to where no result is cut from its call.
+-- Keeps positions from 4 to below 5 (or '' for no end), adjusted so that no result is separated from its call.
 -- ARGV  6 expected position or ''
--- Reply {0, how many were dropped, head position, next position, time of activity if the index is apart}
+-- Reply {0, number of dropped messages, head position, next position, time of activity if the index is apart}
 local tools = seldom()
-
-local function drop_late_runs(thread)
-  local kept, shift = '', 0
-  for from, at in string.gmatch(thread.runs, '(%d+):(%d+)') do
-    if tonumber(from) >= thread.dropped + thread.count then break end
-    kept, shift = kept .. from .. ':' .. at .. ' ', at - from
-  end
-  thread.runs, thread.shift = kept, shift
-end
 
 local function drop_tail(thread, seq)
   local keep = tools.index_from(thread, seq)
@@ -19,9 +10,9 @@ local function drop_tail(thread, seq)
     thread.size = thread.size - tools.bytes_of(call('RPOP', FACTS, gone))
     if keep > 0 then call('LTRIM', LIST, 0, keep - 1) else call('UNLINK', LIST) end
     thread.count = keep
-    drop_late_runs(thread)
+    tools.drop_late_runs(thread)
   end
-  if thread.linked then tools.forget_links(seq, '+inf') end
+  if thread.linked then tools.drop_links(seq, '+inf') end
 end
 
 local thread, refusal = load_to_write(false)
@@ -33,7 +24,7 @@ tools.drop_head(thread, tonumber(ARGV[4]))
 local stop = tonumber(ARGV[5])
 if stop and stop < thread.next then drop_tail(thread, tools.span_around(thread, stop) or stop) end
 thread.tail = thread.count > 0 and fingerprint(call('LINDEX', LIST, -1)) or ''
--- A list of others that was taken over just now is not in the index yet.
+-- A list that was adopted just now is not in the index yet.
 if stop or thread.is_new then touch(thread) end
 save(thread)
 return { 0, count - thread.count, tools.head_of(thread), thread.next, apart(thread.updated) }

@@ -1,8 +1,8 @@
 -- Sets title, metadata and the thread's own retention.
 --
 -- ARGV  4 '=' and the title, or ''  5 '=' and the metadata, or ''  6 expected revision or ''
---       7 '=' if 8 (messages to keep or '') and 9 are its own retention from now on, '-' if it has none any more, or ''
---       9 milliseconds to live after the last activity, of what then holds, or ''
+--       7 '=' to set its own retention to 8 (messages to keep or '') and 9, '-' to remove it, or ''
+--       9 milliseconds to live after the last activity, by the retention that applies then, or ''
 -- Reply as get.lua
 local thread, refusal = load_to_write(false)
 if refusal then return refusal end
@@ -18,4 +18,4 @@ end
 if ARGV[4] ~= '' then call('HSET', META, 'title', sub(ARGV[4], 2)) end
 if ARGV[5] ~= '' then call('HSET', META, 'metadata', sub(ARGV[5], 2)) end
 save_with_expiry(thread, expires)
-return describe_and_forget(thread)
+return describe_and_expire(thread)

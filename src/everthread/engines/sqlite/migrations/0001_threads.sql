@@ -1,5 +1,5 @@
--- One row a thread. count and size (bytes of payload) are kept up to date, never counted.
--- Ids are not given twice (AUTOINCREMENT), so what is left of a deleted thread never meets a new one.
+-- One row per thread. Each write updates count and size (bytes of payload); reads never count.
+-- IDs are never used again (AUTOINCREMENT), so a new thread never gets the remaining rows of a deleted one.
 CREATE TABLE threads (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL,
@@ -21,17 +21,17 @@ CREATE INDEX threads_by_activity ON threads (tenant, updated_ms, thread_id);
 
 CREATE INDEX threads_by_expiry ON threads (expires_ms) WHERE expires_ms IS NOT NULL;
 
--- Apart from the thread, whose row every append writes anew.
+-- In a separate table, because every append writes the whole row of the thread.
 CREATE TABLE metadata (
     thread INTEGER PRIMARY KEY,
     value BLOB NOT NULL
 );
 
--- turn is the position of the first message of the same append. tied is 1 where the thread is not to be
--- cut just before the message: a tool call before it, in the same append or at its end, has its result
--- here or after it. Rows lie in the order in which they
--- came, of all threads: new ones fill the last page, where rows that lay by thread would split a page
--- in the middle with every turn (measured: four times dearer with 64 threads a transaction).
+-- turn is the position of the first message of the same append. tied is 1 if the thread must not be cut just before the
+-- message: a tool call in the same append, or in the last message before that append, has its result here or later.
+-- Rows of all threads are in the order of insertion, so that new rows fill the last page. If they were sorted by
+-- thread, each turn would split a page in the middle (measured: four times as expensive with 64 threads per
+-- transaction).
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
     thread INTEGER NOT NULL,
@@ -44,7 +44,7 @@ CREATE TABLE messages (
     UNIQUE (thread, seq)
 );
 
--- What the newest appends did, by append id, so that a repeat is recognised. threads.appends counts them.
+-- The results of the newest appends, by append ID, to recognize a repeat. threads.appends counts them.
 CREATE TABLE appends (
     thread INTEGER NOT NULL,
     append_id TEXT NOT NULL,
@@ -53,7 +53,7 @@ CREATE TABLE appends (
     PRIMARY KEY (thread, append_id)
 ) WITHOUT ROWID;
 
--- A tool call at lo and its result at hi, in an append of its own: the thread is not cut between them.
+-- A tool call at lo and its result at hi, in a later append: the thread is not cut between them.
 CREATE TABLE spans (
     thread INTEGER NOT NULL,
     hi INTEGER NOT NULL,
@@ -80,7 +80,7 @@ CREATE TABLE documents (
     UNIQUE (thread, name)
 );
 
--- Ids of deleted and expired threads whose rows elsewhere are yet to be removed, a few at a time.
+-- IDs of deleted and expired threads that still have rows in other tables. Writes remove these a few at a time.
 CREATE TABLE garbage (
     thread INTEGER PRIMARY KEY
 );

@@ -1,10 +1,10 @@
--- The words of messages, by messages.id; empty until somebody searches. Each word stands there as it is compared:
+-- The words of messages, by messages.id; empty until the first search. Words are stored in the form that is compared:
 -- without capitals and accents, ideographs one by one. tenant is one word for the tenant, which narrows a search.
--- The words are kept here too (not only in the index), because SQLite before 3.43 cannot otherwise remove them.
+-- The words are also stored here (not only in the index), because SQLite before 3.43 cannot otherwise remove them.
 CREATE VIRTUAL TABLE message_words USING fts5 (tenant, words, tokenize = 'ascii');
 
--- Its one row is there from the first search on: then every append brings its words along, and the messages from
--- before, up to the id upto, follow a few at a time, so far up to indexed_to.
+-- Has one row after the first search. From then on, every append indexes its words. Older messages, up to the ID upto,
+-- are indexed a few at a time; the last indexed one is indexed_to.
 CREATE TABLE search_index (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     indexed_to INTEGER NOT NULL,

@@ -1,0 +1,1 @@
+"""The engine of docs/contributing/write-an-engine.md."""

@@ -1,0 +1,2 @@
+-- An append sets a default title only if it creates the thread.
+-- (No table changes: each migration creates the functions again, see the folder functions.)

@@ -1,0 +1,1 @@
+"""The client for Redis servers: connections, topologies and routing."""

@@ -1,0 +1,118 @@
+"""Serving a client over standard input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, cast
+
+import anyio
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+
+MAX_REQUEST_BYTES = 1024 * 1024
+"""The longest request. A longer line is dropped, and gets no answer."""
+_STDIN = 0
+
+
+class _Lines:
+    """The lines of a stream, of bounded length.
+
+    A daemon thread waits for each: it ends with the process, also if no line comes. A pool's thread would delay the end
+    after Ctrl-C until the client closes the stream.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._has_ended = False
+        self._answer: asyncio.Future[bytes] | None = None
+
+    def end(self) -> None:
+        """End as if the client had closed the stream."""
+        self._has_ended = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(b"")
+
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> str:
+        if self._has_ended:
+            raise StopAsyncIteration
+        loop = asyncio.get_running_loop()
+        self._answer = answer = loop.create_future()
+
+        def read() -> None:
+            try:
+                line = self._next()
+            except OSError:
+                line = b""
+            # The loop may have been closed since.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: None if answer.done() else answer.set_result(line))
+
+        threading.Thread(target=read, name="everthread-mcp-input", daemon=True).start()
+        line = await answer
+        if not line:
+            raise StopAsyncIteration
+        return line.decode(errors="replace")
+
+    def _next(self) -> bytes:
+        parts = self._parts()
+        line = next(parts, b"")
+        # An empty line is no request: the protocol's library reports it and continues.
+        return b"\n" if any(True for _ in parts) else line
+
+    def _parts(self) -> Iterator[bytes]:
+        """Yield one line in parts of at most `MAX_REQUEST_BYTES`."""
+        while part := self._stream.readline(MAX_REQUEST_BYTES):
+            yield part
+            if part.endswith(b"\n"):
+                return
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serve one client over standard input and output, until it closes the input.
+
+    The protocol's library writes no log: its records may quote requests.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended the input.
+    """
+    log = logging.getLogger("mcp")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
+    # Not sys.stdin: at its end, the interpreter aborts if a thread waits for that.
+    lines = _Lines(open(_STDIN, "rb", closefd=False))  # noqa: SIM115, ASYNC230 - never closed, opens no file
+    with _interrupting(lines) as interrupted:
+        async with stdio_server(stdin=cast(anyio.AsyncFile[str], lines)) as (read, write):
+            await server.run(read, write, server.create_initialization_options())
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupting(lines: _Lines) -> Generator[asyncio.Event]:
+    """End the lines at Ctrl-C. A second Ctrl-C ends the process.
+
+    Without this, the event loop cancels the server's task, and the protocol's library sometimes continues to wait.
+    """
+    loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        interrupted.set()
+        lines.end()
+
+    # Windows has no such handlers, and other threads than the main one may set none.
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)

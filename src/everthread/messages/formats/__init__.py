@@ -1,0 +1,1 @@
+"""One module per payload format, which recognizes and interprets it. Pure JSON, no framework imports."""

@@ -1,0 +1,69 @@
+"""What calls cost, where a service tells it: the request units of Azure Cosmos DB.
+
+    with charges() as used:
+        await store.append(key, messages)
+    print(used.total)
+
+An engine tells each request's charge with `charge`, and it reaches whoever is collecting around the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+
+class Charges:
+    """Adds up the cost of the calls in a block.
+
+    Attributes:
+        total: In the unit of the service; 0 where none tells.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def add(self, amount: float) -> None:
+        """Counts another charge."""
+        self.total += amount
+
+
+_collecting: ContextVar[Charges | None] = ContextVar("everthread_charges", default=None)
+
+
+@contextmanager
+def charges() -> Generator[Charges]:
+    """Collects the charges within the block, in the tasks that it begins too; blocks may be nested.
+
+    What a store does by itself afterwards (joining, cleaning up) is in no block.
+    """
+    used, outer = Charges(), _collecting.get()
+    try:
+        with collecting_in(used):
+            yield used
+    finally:
+        if outer is not None:
+            outer.add(used.total)
+
+
+@contextmanager
+def collecting_in(used: Charges | None) -> Generator[None]:
+    """For engines: charges within the block go there, and nowhere else; ``None``: to nobody."""
+    token = _collecting.set(used)
+    try:
+        yield
+    finally:
+        _collecting.reset(token)
+
+
+def collector() -> Charges | None:
+    """For engines: where charges go at this moment."""
+    return _collecting.get()
+
+
+def charge(amount: float) -> None:
+    """For engines: tells what a request has cost."""
+    used = _collecting.get()
+    if used is not None:
+        used.add(amount)

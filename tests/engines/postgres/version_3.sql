@@ -1,0 +1,574 @@
+-- A database as version 3 made it. Kept as it was, so that bringing it up to date can be tested.
+
+CREATE TABLE @migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+INSERT INTO @migrations (version, name) VALUES (1, '0001_tables.sql'), (2, '0002_append.sql'), (3, '0003_changes.sql');
+
+-- What is kept. "@" stands for the schema and the table prefix.
+
+-- One row a thread. Its lock is what serializes the writers of a thread.
+-- Identifiers are text that sorts by bytes; NUL, which PostgreSQL's text lacks, is escaped by the client.
+CREATE TABLE @threads (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant      text COLLATE "C" NOT NULL,
+    thread_id   text COLLATE "C" NOT NULL,
+    head_seq    bigint NOT NULL DEFAULT 0,   -- oldest kept position; next_seq when nothing is kept
+    next_seq    bigint NOT NULL DEFAULT 0,   -- never goes back
+    count       bigint NOT NULL DEFAULT 0,
+    size        bigint NOT NULL DEFAULT 0,   -- bytes of all payloads
+    appends     bigint NOT NULL DEFAULT 0,   -- numbers the remembered append ids
+    created_ms  bigint NOT NULL,             -- milliseconds since 1970, as all times here
+    updated_ms  bigint NOT NULL,
+    expires_ms  bigint,
+    revision    bigint NOT NULL DEFAULT 0,
+    title       text,
+    metadata    text NOT NULL DEFAULT '{}',
+    open_ids    bytea[] NOT NULL DEFAULT '{}',   -- tool calls without a result yet, oldest first
+    open_at     bigint[] NOT NULL DEFAULT '{}',  -- and the position of each
+    UNIQUE (tenant, thread_id)
+) WITH (fillfactor = 80);
+
+CREATE INDEX ON @threads (tenant, updated_ms, thread_id);
+CREATE INDEX ON @threads (expires_ms) WHERE expires_ms IS NOT NULL;
+
+-- One row a message. The payload is text and not jsonb, so that it comes back byte for byte.
+CREATE TABLE @messages (
+    thread     bigint NOT NULL,
+    seq        bigint NOT NULL,
+    turn       bigint NOT NULL,   -- position of the first message of its turn
+    format     text NOT NULL,
+    payload    text NOT NULL,
+    created_ms bigint NOT NULL,
+    tied_to    bigint,            -- the thread may not be cut between this position and the row's own
+    search     tsvector,          -- null unless search is on
+    PRIMARY KEY (thread, seq)
+);
+
+CREATE INDEX ON @messages (thread, seq) INCLUDE (tied_to) WHERE tied_to IS NOT NULL;
+CREATE INDEX ON @messages USING gin (search) WHERE search IS NOT NULL;
+
+-- The newest append ids of each thread, so that a repeated append is known also after its messages were trimmed.
+CREATE TABLE @appends (
+    thread    bigint NOT NULL,
+    append_id text COLLATE "C" NOT NULL,
+    number    bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    next_seq  bigint NOT NULL,
+    PRIMARY KEY (thread, append_id)
+);
+
+CREATE TABLE @documents (
+    thread     bigint NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    value      text NOT NULL,
+    revision   bigint NOT NULL,
+    updated_ms bigint NOT NULL,
+    PRIMARY KEY (thread, name)
+);
+
+-- Threads that expired: their rows in the other tables are out of reach and wait to be purged.
+CREATE TABLE @erased (thread bigint PRIMARY KEY);
+
+-- Appending: one call writes a batch of turns to any threads, each turn succeeding or failing by itself.
+
+-- The time by the server's clock, unless the client gives one.
+CREATE FUNCTION @now(p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+    SELECT coalesce(p_now, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+$$;
+
+-- The lexeme that narrows a search to one tenant; the tenant itself is checked beside it.
+CREATE FUNCTION @mark(p_tenant text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'tenant' || left(encode(sha256(convert_to(p_tenant, 'UTF8')), 'hex'), 16)
+$$;
+
+-- Locks the rows of threads, and makes those that do not exist or have expired anew.
+-- All callers lock in the order of (tenant, thread_id), so no two wait for each other.
+-- Gives the ids of the rows that are new.
+CREATE FUNCTION @claim(p_tenants text[], p_threads text[], p_now bigint) RETURNS bigint[]
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_new bigint[];
+    v_expired bigint[];
+BEGIN
+    WITH claimed AS (
+        INSERT INTO @threads AS t (tenant, thread_id, created_ms, updated_ms)
+        SELECT DISTINCT asked.tenant COLLATE "C", asked.thread_id COLLATE "C", p_now, p_now
+        FROM unnest(p_tenants, p_threads) AS asked (tenant, thread_id)
+        ORDER BY 1, 2
+        -- Every row is locked, but only those that hold the condition are written and returned.
+        ON CONFLICT (tenant, thread_id) DO UPDATE SET expires_ms = t.expires_ms WHERE t.expires_ms <= p_now
+        RETURNING t.id, t.expires_ms
+    )
+    SELECT array_agg(id) FILTER (WHERE expires_ms IS NULL), array_agg(id) FILTER (WHERE expires_ms IS NOT NULL)
+    INTO v_new, v_expired FROM claimed;
+    IF v_expired IS NOT NULL THEN
+        v_new := v_new || @begin_anew(v_expired, p_now);
+    END IF;
+    RETURN v_new;
+END $$;
+
+-- Puts new threads in the place of expired ones whose rows are locked; gives the new rows' ids.
+CREATE FUNCTION @begin_anew(p_expired bigint[], p_now bigint) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_tenants text[];
+    v_threads text[];
+    v_new bigint[];
+BEGIN
+    INSERT INTO @erased SELECT unnest(p_expired);
+    WITH gone AS (DELETE FROM @threads WHERE id = ANY (p_expired) RETURNING tenant, thread_id)
+    SELECT array_agg(tenant), array_agg(thread_id) INTO v_tenants, v_threads FROM gone;
+    WITH made AS (
+        INSERT INTO @threads (tenant, thread_id, created_ms, updated_ms)
+        SELECT tenant, thread_id, p_now, p_now FROM unnest(v_tenants, v_threads) AS gone (tenant, thread_id)
+        RETURNING id
+    )
+    SELECT array_agg(id) INTO v_new FROM made;
+    RETURN v_new;
+END $$;
+
+-- Notes that a thread may not be cut between two positions; joins this with the spans that it touches.
+CREATE FUNCTION @tie(p_thread bigint, p_lo bigint, p_hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_lo bigint;
+    v_hi bigint;
+BEGIN
+    WITH joined AS (
+        UPDATE @messages SET tied_to = NULL FROM (
+            SELECT seq, tied_to FROM @messages
+            WHERE thread = p_thread AND tied_to IS NOT NULL AND seq >= p_lo AND tied_to <= p_hi
+        ) AS touched
+        WHERE thread = p_thread AND @messages.seq = touched.seq
+        RETURNING touched.seq, touched.tied_to
+    )
+    SELECT least(p_lo, min(tied_to)), greatest(p_hi, max(seq)) INTO v_lo, v_hi FROM joined;
+    UPDATE @messages SET tied_to = v_lo WHERE thread = p_thread AND seq = v_hi;
+END $$;
+
+-- Drops a thread's messages below the first safe cut at or above a position.
+CREATE FUNCTION @drop_head(p_thread bigint, p_start bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_span record;
+    v_start bigint := p_start;
+BEGIN
+    IF p_start <= (SELECT head_seq FROM @threads WHERE id = p_thread) THEN
+        RETURN;
+    END IF;
+    SELECT seq, tied_to INTO v_span FROM @messages
+    WHERE thread = p_thread AND tied_to IS NOT NULL AND seq >= p_start ORDER BY seq LIMIT 1;
+    IF v_span.tied_to < p_start THEN
+        v_start := v_span.seq + 1;
+    END IF;
+    WITH dropped AS (
+        -- From head_seq on, not from 0: index entries of rows that went before may still be there to step over.
+        DELETE FROM @messages m USING @threads t
+        WHERE t.id = p_thread AND m.thread = p_thread AND m.seq >= t.head_seq AND m.seq < v_start
+        RETURNING octet_length(m.payload) AS size
+    ), totals AS (
+        SELECT count(*) AS count, coalesce(sum(size), 0) AS size FROM dropped
+    )
+    UPDATE @threads t SET
+        count = t.count - totals.count,
+        size = t.size - totals.size,
+        head_seq = coalesce(
+            (SELECT m.seq FROM @messages m WHERE m.thread = p_thread AND m.seq >= greatest(v_start, t.head_seq)
+             ORDER BY m.seq LIMIT 1),
+            t.next_seq),
+        open_ids = CASE WHEN v_start <= ALL (open_at) THEN open_ids ELSE
+            ARRAY(SELECT o.id FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                  WHERE o.at >= v_start ORDER BY o.n) END,
+        open_at = CASE WHEN v_start <= ALL (open_at) THEN open_at ELSE
+            ARRAY(SELECT o.at FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                  WHERE o.at >= v_start ORDER BY o.n) END
+    FROM totals WHERE t.id = p_thread;
+END $$;
+
+-- Ties the results of a new turn to calls of earlier turns, and keeps the list of open calls (at most the newest 1,000).
+CREATE FUNCTION @link(
+    p_thread bigint, p_first bigint, p_early_ids bytea[], p_early_at int[], p_open_ids bytea[], p_open_at int[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_ids bytea[];
+    v_at bigint[];
+    v_call int;
+BEGIN
+    SELECT open_ids, open_at INTO v_ids, v_at FROM @threads WHERE id = p_thread;
+    FOR i IN 1 .. cardinality(p_early_ids) LOOP
+        v_call := array_position(v_ids, p_early_ids[i]);
+        IF v_call IS NOT NULL AND array_position(p_early_ids, p_early_ids[i]) = i THEN
+            PERFORM @tie(p_thread, v_at[v_call], p_first + p_early_at[i]);
+        ELSE
+            -- Its call is not known: it must at least not stand at the head.
+            PERFORM @tie(p_thread, p_first + p_early_at[i] - 1, p_first + p_early_at[i]);
+        END IF;
+    END LOOP;
+    SELECT coalesce(array_agg(id ORDER BY n), '{}'), coalesce(array_agg(at ORDER BY n), '{}') INTO v_ids, v_at FROM (
+        SELECT o.id, o.at, o.n FROM unnest(v_ids, v_at) WITH ORDINALITY AS o (id, at, n)
+        WHERE o.id <> ALL (p_early_ids) AND o.id <> ALL (p_open_ids)
+        UNION ALL
+        SELECT o.id, p_first + o.at, 1000000 + o.n FROM unnest(p_open_ids, p_open_at) WITH ORDINALITY AS o (id, at, n)
+        ORDER BY 3 DESC LIMIT 1000
+    ) AS newest;
+    UPDATE @threads SET open_ids = v_ids, open_at = v_at WHERE id = p_thread;
+END $$;
+
+-- Drops the oldest messages until at most p_most are kept.
+CREATE FUNCTION @trim(p_thread bigint, p_most bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_head bigint;
+    v_next bigint;
+    v_excess bigint;
+BEGIN
+    SELECT head_seq, next_seq, count - p_most INTO v_head, v_next, v_excess FROM @threads WHERE id = p_thread;
+    IF v_excess > 0 THEN
+        -- Steps over just the rows that are dropped: dropped tails leave holes, so that the position cannot be computed.
+        PERFORM @drop_head(p_thread, coalesce(
+            (SELECT seq FROM @messages WHERE thread = p_thread AND seq >= v_head ORDER BY seq OFFSET v_excess LIMIT 1),
+            v_next));
+    END IF;
+END $$;
+
+-- What follows the writing of one turn: its links to earlier turns, trimming, forgetting old append ids.
+CREATE FUNCTION @settle(
+    p_thread bigint, p_turn int, p_first bigint, p_number bigint, p_most bigint,
+    p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_turn = ANY (p_early_owners) OR p_turn = ANY (p_open_owners) THEN
+        PERFORM @link(p_thread, p_first,
+            ARRAY(SELECT id FROM unnest(p_early_owners, p_early_ids) AS e (owner, id) WHERE owner = p_turn),
+            ARRAY(SELECT at FROM unnest(p_early_owners, p_early_at) AS e (owner, at) WHERE owner = p_turn),
+            ARRAY(SELECT id FROM unnest(p_open_owners, p_open_ids) AS o (owner, id) WHERE owner = p_turn),
+            ARRAY(SELECT at FROM unnest(p_open_owners, p_open_at) AS o (owner, at) WHERE owner = p_turn));
+    END IF;
+    IF p_most IS NOT NULL THEN
+        PERFORM @trim(p_thread, p_most);
+    END IF;
+    IF p_number % 100 = 0 THEN
+        DELETE FROM @appends WHERE thread = p_thread AND number <= p_number - 1000;
+    END IF;
+END $$;
+
+-- Appends turns of different threads. Arrays run over the turns (p_tenants … p_titles), over all their messages
+-- (p_owners … p_texts; p_owners says which turn each belongs to), over results of earlier calls, and over calls left
+-- open; those that hold nothing are null. p_format is the format of messages whose own is null. p_before is subtracted
+-- from all owners.
+-- Gives for each turn: 0 written, 1 written before, 2 not the expected position; and its first and next position.
+CREATE FUNCTION @append(
+    p_now bigint, p_before int,
+    p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
+    p_expected bigint[], p_most bigint[], p_expire bigint[], p_titles text[],
+    p_owners int[], p_at int[], p_payloads bytea[], p_format text, p_formats text[], p_created bigint[], p_ties int[],
+    p_texts text[], p_language regconfig,
+    p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
+) RETURNS TABLE (turn int, outcome int, first_seq bigint, next_seq bigint)
+-- A cached plan is not made anew when tables grow: it must be one that is good then.
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_turns int := cardinality(p_tenants);
+    v_threads bigint[] := array_fill(NULL::bigint, ARRAY[v_turns]);  -- null for turns that are not written
+    v_first bigint[] := v_threads;
+    v_number bigint[] := v_threads;
+    v_times bigint[] := v_threads;
+    v_settle int[] := '{}';
+    v_new bigint[];
+    v_row record;
+    v_written int := 0;
+    v_turn int;
+BEGIN
+    v_new := @claim(p_tenants, p_threads, @now(p_now));
+    FOR v_row IN
+        UPDATE @threads t SET
+            next_seq = t.next_seq + r.count, count = t.count + r.count, size = t.size + r.size,
+            appends = t.appends + 1, updated_ms = @now(p_now), expires_ms = @now(p_now) + r.expire,
+            title = coalesce(t.title, r.title)
+        FROM unnest(p_tenants, p_threads, p_appends, p_counts, p_sizes, p_expected, p_expire, p_titles)
+            WITH ORDINALITY AS r (tenant, thread_id, append_id, count, size, expected, expire, title, n)
+        WHERE t.tenant = r.tenant AND t.thread_id = r.thread_id
+            AND (r.expected IS NULL OR r.expected = t.next_seq)
+            -- Not NOT EXISTS, which may become a join that goes through all ids of the thread.
+            AND (SELECT a.number FROM @appends a WHERE a.thread = t.id AND a.append_id = r.append_id) IS NULL
+        RETURNING r.n::int, t.id, t.next_seq - r.count AS first, t.appends, t.count, t.updated_ms
+    LOOP
+        v_written := v_written + 1;
+        v_threads[v_row.n] := v_row.id;
+        v_first[v_row.n] := v_row.first;
+        v_number[v_row.n] := v_row.appends;
+        v_times[v_row.n] := v_row.updated_ms;
+        IF v_row.count > p_most[v_row.n] OR v_row.appends % 100 = 0
+            OR v_row.n + p_before = ANY (p_early_owners) OR v_row.n + p_before = ANY (p_open_owners) THEN
+            v_settle := v_settle || v_row.n;
+        END IF;
+    END LOOP;
+
+    IF v_written > 0 THEN
+        INSERT INTO @appends (thread, append_id, number, first_seq, next_seq)
+        SELECT v_threads[r.n], r.append_id, v_number[r.n], v_first[r.n], v_first[r.n] + r.count
+        FROM unnest(p_appends, p_counts) WITH ORDINALITY AS r (append_id, count, n) WHERE v_threads[r.n] IS NOT NULL;
+        INSERT INTO @messages (thread, seq, turn, format, payload, created_ms, tied_to, search)
+        SELECT
+            v_threads[m.turn], v_first[m.turn] + m.at, v_first[m.turn], coalesce(m.format, p_format),
+            convert_from(m.payload, 'UTF8'), coalesce(m.created, v_times[m.turn]), v_first[m.turn] + m.tie,
+            CASE WHEN m.text IS NOT NULL THEN to_tsvector(p_language, m.text)
+                || array_to_tsvector(ARRAY[@mark(p_tenants[m.turn])]) END
+        FROM (
+            SELECT owner - p_before AS turn, at, payload, format, created, tie, text
+            FROM unnest(p_owners, p_at, p_payloads, p_formats, p_created, p_ties, p_texts)
+                AS u (owner, at, payload, format, created, tie, text)
+        ) AS m
+        WHERE v_threads[m.turn] IS NOT NULL;
+        FOREACH v_turn IN ARRAY v_settle LOOP
+            PERFORM @settle(v_threads[v_turn], v_turn + p_before, v_first[v_turn], v_number[v_turn], p_most[v_turn],
+                p_early_owners, p_early_ids, p_early_at, p_open_owners, p_open_ids, p_open_at);
+        END LOOP;
+    END IF;
+
+    RETURN QUERY
+        SELECT r.n::int, 0, r.first, r.first + r.count FROM unnest(v_threads, v_first, p_counts) WITH ORDINALITY
+            AS r (thread, first, count, n) WHERE r.thread IS NOT NULL;
+    IF v_written < v_turns THEN
+        RETURN QUERY
+            SELECT r.n::int, CASE WHEN a.thread IS NULL THEN 2 ELSE 1 END, coalesce(a.first_seq, t.next_seq),
+                coalesce(a.next_seq, t.next_seq)
+            FROM unnest(v_threads, p_tenants, p_threads, p_appends) WITH ORDINALITY
+                AS r (written, tenant, thread_id, append_id, n)
+            JOIN @threads t ON t.tenant = r.tenant AND t.thread_id = r.thread_id
+            LEFT JOIN @appends a ON a.thread = t.id AND a.append_id = r.append_id
+            WHERE r.written IS NULL;
+        -- Rows that were made for turns of which none was written.
+        DELETE FROM @threads t WHERE t.id = ANY (v_new) AND t.appends = 0;
+    END IF;
+END $$;
+
+-- Appends one turn that holds no results of earlier calls and leaves no calls open: the usual case, with the least work.
+-- Gives what append gives for one turn, as an array.
+CREATE FUNCTION @append_one(
+    p_now bigint, p_tenant text, p_thread text, p_append text, p_size bigint, p_expected bigint, p_most bigint,
+    p_expire bigint, p_title text, p_payloads bytea[], p_format text, p_ties int[]
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_count int := cardinality(p_payloads);
+    v_row record;
+    v_first bigint;
+BEGIN
+    UPDATE @threads t SET
+        next_seq = next_seq + v_count, count = count + v_count, size = size + p_size, appends = appends + 1,
+        updated_ms = @now(p_now), expires_ms = @now(p_now) + p_expire, title = coalesce(title, p_title)
+    WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
+        AND (p_expected IS NULL OR p_expected = next_seq)
+        AND (SELECT a.number FROM @appends a WHERE a.thread = t.id AND a.append_id = p_append) IS NULL
+    RETURNING id, next_seq, appends, count, updated_ms INTO v_row;
+    IF NOT FOUND AND coalesce(p_expected, 0) = 0 THEN
+        INSERT INTO @threads AS t (
+            tenant, thread_id, next_seq, count, size, appends, created_ms, updated_ms, expires_ms, title)
+        VALUES (p_tenant, p_thread, v_count, v_count, p_size, 1, @now(p_now), @now(p_now), @now(p_now) + p_expire, p_title)
+        ON CONFLICT (tenant, thread_id) DO NOTHING
+        RETURNING id, next_seq, appends, count, updated_ms INTO v_row;
+    END IF;
+    IF NOT FOUND THEN
+        -- It has expired, or this append was written before or does not have the expected position.
+        RETURN (SELECT ARRAY[1, outcome, first_seq, next_seq] FROM @append(
+            p_now, 0, ARRAY[p_tenant], ARRAY[p_thread], ARRAY[p_append], ARRAY[v_count], ARRAY[p_size],
+            ARRAY[p_expected], ARRAY[p_most], ARRAY[p_expire], ARRAY[p_title], array_fill(1, ARRAY[v_count]),
+            ARRAY(SELECT generate_series(0, v_count - 1)), p_payloads, p_format, NULL, NULL, p_ties, NULL, NULL,
+            NULL, NULL, NULL, NULL, NULL, NULL));
+    END IF;
+    v_first := v_row.next_seq - v_count;
+    INSERT INTO @appends (thread, append_id, number, first_seq, next_seq)
+    VALUES (v_row.id, p_append, v_row.appends, v_first, v_row.next_seq)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- Another session wrote it while this one waited for the row. Sent again, it is seen.
+        RAISE 'the same append is written by another session' USING ERRCODE = 'serialization_failure';
+    END IF;
+    INSERT INTO @messages (thread, seq, turn, format, payload, created_ms, tied_to)
+    SELECT v_row.id, v_first + m.n - 1, v_first, p_format, convert_from(m.payload, 'UTF8'), v_row.updated_ms, v_first + m.tie
+    FROM unnest(p_payloads, p_ties) WITH ORDINALITY AS m (payload, tie, n);
+    IF v_row.count > p_most OR v_row.appends % 100 = 0 THEN
+        PERFORM @settle(v_row.id, 1, v_first, v_row.appends, p_most, NULL, NULL, NULL, NULL, NULL, NULL);
+    END IF;
+    RETURN ARRAY[1, 0, v_first, v_row.next_seq];
+END $$;
+
+-- Appends turns of which several are of one thread. They come sorted by rounds that hold each thread once; p_ends and
+-- p_message_ends say where the turns and the messages of each round end. The other arguments are those of append.
+CREATE FUNCTION @append_rounds(
+    p_ends int[], p_message_ends int[], p_now bigint,
+    p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
+    p_expected bigint[], p_most bigint[], p_expire bigint[], p_titles text[],
+    p_owners int[], p_at int[], p_payloads bytea[], p_format text, p_formats text[], p_created bigint[], p_ties int[],
+    p_texts text[], p_language regconfig,
+    p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
+) RETURNS TABLE (turn int, outcome int, first_seq bigint, next_seq bigint)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    i int := 1;  -- the round's first and last turn
+    j int;
+    k int := 1;  -- and message
+    l int;
+BEGIN
+    FOR v_round IN 1 .. cardinality(p_ends) LOOP
+        j := p_ends[v_round];
+        l := p_message_ends[v_round];
+        RETURN QUERY SELECT a.turn + i - 1, a.outcome, a.first_seq, a.next_seq FROM @append(
+            p_now, i - 1,
+            p_tenants[i:j], p_threads[i:j], p_appends[i:j], p_counts[i:j], p_sizes[i:j],
+            p_expected[i:j], p_most[i:j], p_expire[i:j], p_titles[i:j],
+            p_owners[k:l], p_at[k:l], p_payloads[k:l], p_format, p_formats[k:l], p_created[k:l], p_ties[k:l],
+            p_texts[k:l], p_language,
+            p_early_owners, p_early_ids, p_early_at, p_open_owners, p_open_ids, p_open_at) a;
+        i := j + 1;
+        k := l + 1;
+    END LOOP;
+END $$;
+
+-- Truncating, documents, deleting and purging: each is one call that locks the thread's row first.
+
+-- The locked row of a live thread, or nothing.
+CREATE FUNCTION @locked(p_tenant text, p_thread text, p_now bigint) RETURNS bigint LANGUAGE sql AS $$
+    SELECT id FROM @threads
+    WHERE tenant = p_tenant AND thread_id = p_thread AND (expires_ms IS NULL OR expires_ms > @now(p_now))
+    FOR UPDATE
+$$;
+
+-- Drops a thread's messages at and above the last safe cut at or below a position.
+CREATE FUNCTION @drop_tail(p_thread bigint, p_stop bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_stop bigint := p_stop;
+    v_span record;
+BEGIN
+    SELECT seq, tied_to INTO v_span FROM @messages
+    WHERE thread = p_thread AND tied_to IS NOT NULL AND seq >= p_stop ORDER BY seq LIMIT 1;
+    IF v_span.tied_to < p_stop THEN
+        v_stop := v_span.tied_to;
+    END IF;
+    WITH dropped AS (
+        DELETE FROM @messages WHERE thread = p_thread AND seq >= v_stop RETURNING octet_length(payload) AS size
+    ), totals AS (
+        SELECT count(*) AS count, coalesce(sum(size), 0) AS size FROM dropped
+    )
+    UPDATE @threads t SET
+        count = t.count - totals.count,
+        size = t.size - totals.size,
+        head_seq = CASE WHEN t.count = totals.count THEN t.next_seq ELSE t.head_seq END,
+        open_ids = ARRAY(SELECT o.id FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                         WHERE o.at < v_stop ORDER BY o.n),
+        open_at = ARRAY(SELECT o.at FROM unnest(open_ids, open_at) WITH ORDINALITY AS o (id, at, n)
+                        WHERE o.at < v_stop ORDER BY o.n)
+    FROM totals WHERE t.id = p_thread;
+END $$;
+
+-- Keeps the positions from p_start to below p_stop; gives nothing for an unknown thread.
+CREATE FUNCTION @truncate(p_tenant text, p_thread text, p_start bigint, p_stop bigint, p_now bigint)
+RETURNS TABLE (removed bigint, head_seq bigint, next_seq bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_thread bigint := @locked(p_tenant, p_thread, p_now);
+    v_before bigint;
+    v_next bigint;
+BEGIN
+    SELECT t.count, t.next_seq INTO v_before, v_next FROM @threads t WHERE t.id = v_thread;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM @drop_head(v_thread, p_start);
+    IF p_stop < v_next THEN
+        PERFORM @drop_tail(v_thread, p_stop);
+    END IF;
+    RETURN QUERY UPDATE @threads t
+        SET updated_ms = CASE WHEN p_stop IS NULL THEN updated_ms ELSE @now(p_now) END WHERE t.id = v_thread
+        RETURNING v_before - t.count, t.head_seq, t.next_seq;
+END $$;
+
+-- Writes a document; p_expected is the revision that it must have. Gives the revision, and whether it was written.
+CREATE FUNCTION @put_document(p_tenant text, p_thread text, p_name text, p_value bytea, p_expected bigint, p_now bigint)
+RETURNS TABLE (written boolean, revision bigint, updated_ms bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_new bigint[] := @claim(ARRAY[p_tenant], ARRAY[p_thread], @now(p_now));
+    v_now bigint := @now(p_now);
+    v_thread bigint;
+    v_revision bigint;
+BEGIN
+    SELECT t.id INTO v_thread FROM @threads t WHERE t.tenant = p_tenant AND t.thread_id = p_thread;
+    SELECT d.revision INTO v_revision FROM @documents d WHERE d.thread = v_thread AND d.name = p_name;
+    v_revision := coalesce(v_revision, 0);
+    IF p_expected <> v_revision THEN
+        DELETE FROM @threads t WHERE t.id = ANY (v_new);
+        RETURN QUERY SELECT false, v_revision, v_now;
+    ELSE
+        INSERT INTO @documents AS d (thread, name, value, revision, updated_ms)
+        VALUES (v_thread, p_name, convert_from(p_value, 'UTF8'), v_revision + 1, v_now)
+        ON CONFLICT (thread, name) DO UPDATE SET
+            value = excluded.value, revision = excluded.revision, updated_ms = excluded.updated_ms;
+        RETURN QUERY SELECT true, v_revision + 1, v_now;
+    END IF;
+END $$;
+
+-- Removes all that is kept of threads. Their rows go last: whether the others may be touched can depend on them.
+CREATE FUNCTION @erase(p_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM @messages WHERE thread = ANY (p_ids);
+    DELETE FROM @appends WHERE thread = ANY (p_ids);
+    DELETE FROM @documents WHERE thread = ANY (p_ids);
+    DELETE FROM @threads WHERE id = ANY (p_ids);
+END $$;
+
+-- Forgets a thread; says whether there was one that had not expired.
+CREATE FUNCTION @delete_thread(p_tenant text, p_thread text, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_row record;
+BEGIN
+    SELECT id, expires_ms INTO v_row FROM @threads WHERE tenant = p_tenant AND thread_id = p_thread FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM @erase(ARRAY[v_row.id]);
+    RETURN v_row.expires_ms IS NULL OR v_row.expires_ms > @now(p_now);
+END $$;
+
+-- Forgets a tenant's next p_limit threads after p_after; gives how many lived, and where to go on (null at the end).
+CREATE FUNCTION @delete_tenant(p_tenant text, p_after text, p_limit int, p_now bigint)
+RETURNS TABLE (lived bigint, last_thread text) LANGUAGE plpgsql AS $$
+DECLARE
+    v_ids bigint[];
+BEGIN
+    WITH locked AS MATERIALIZED (
+        SELECT id, thread_id, expires_ms FROM @threads
+        WHERE tenant = p_tenant AND (p_after IS NULL OR thread_id > p_after) ORDER BY thread_id LIMIT p_limit FOR UPDATE
+    )
+    SELECT array_agg(id), count(*) FILTER (WHERE expires_ms IS NULL OR expires_ms > @now(p_now)), max(thread_id)
+    INTO v_ids, lived, last_thread FROM locked;
+    PERFORM @erase(v_ids);
+    RETURN NEXT;
+END $$;
+
+-- Removes at most p_limit messages of threads that have expired; gives whether there may be more to do.
+CREATE FUNCTION @purge(p_limit int, p_now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_thread bigint;
+    v_removed int;
+    v_left int := p_limit;
+BEGIN
+    WITH expired AS (
+        DELETE FROM @threads WHERE id IN (
+            SELECT id FROM @threads WHERE expires_ms <= @now(p_now) ORDER BY expires_ms LIMIT p_limit
+            FOR UPDATE SKIP LOCKED)
+        RETURNING id
+    )
+    INSERT INTO @erased SELECT id FROM expired;
+    -- Whoever may write to this table must not thereby reach threads that exist.
+    DELETE FROM @erased e USING @threads t WHERE t.id = e.thread;
+    FOR v_thread IN SELECT thread FROM @erased ORDER BY thread LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+        DELETE FROM @messages WHERE thread = v_thread AND seq IN (
+            SELECT seq FROM @messages WHERE thread = v_thread ORDER BY seq LIMIT v_left);
+        GET DIAGNOSTICS v_removed = ROW_COUNT;
+        v_left := v_left - v_removed;
+        IF v_left = 0 THEN
+            RETURN true;
+        END IF;
+        DELETE FROM @appends WHERE thread = v_thread;
+        DELETE FROM @documents WHERE thread = v_thread;
+        DELETE FROM @erased WHERE thread = v_thread;
+    END LOOP;
+    RETURN EXISTS (SELECT FROM @erased);
+END $$;
