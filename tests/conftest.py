@@ -20,6 +20,11 @@ from tests.servers import Server, redis_server
 
 _prefixes = itertools.count()
 _skipped: list[str] = []
+_unstable: dict[str, str] = {}
+"""What each test that failed first and passed when it was run again had reported."""
+
+MOST_UNSTABLE = 3
+"""The most unstable tests of a run that does not fail."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,6 +70,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         _skipped.append(f"{report.nodeid}: {reason}")
+    if str(report.outcome) == "rerun":  # pytest-rerunfailures: it failed, and follows again
+        _unstable[report.nodeid] = report.longreprtext
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
@@ -73,12 +80,17 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _skipped and os.environ.get("CI"):
-        # What nobody sees protects nobody: CI has all it needs, so there a skip is a failure.
+    # What nobody sees protects nobody: CI has all it needs, so there a skip is a failure.
+    skipped_in_ci = _skipped and os.environ.get("CI")
+    if skipped_in_ci or len(_unstable) > MOST_UNSTABLE:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _unstable:
+        terminalreporter.section(f"{len(_unstable)} UNSTABLE: failed first, was run again ({MOST_UNSTABLE} at most)")
+        for test, failure in _unstable.items():
+            terminalreporter.write_line(f"{test}\n{failure}\n")
     if not _skipped:
         terminalreporter.write_line("Nothing was skipped.")
         return
