@@ -11,11 +11,20 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-ThreadId = Annotated[str, Meta(description="ID of the thread.")]
+from everthread.json_form import (
+    FoundMessage,
+    Limits,
+    Messages,
+    Object,
+    RawMessage,
+    ShownMessage,
+    Size,
+    StoredThread,
+    ThreadId,
+    UnreadableRecord,
+)
+
 DryRun = Annotated[bool, Meta(description="Whether nothing was changed, because of --dry-run.")]
-Messages = Annotated[int, Meta(description="Number of messages.")]
-Size = Annotated[int, Meta(description="Bytes of the messages.")]
-Position = Annotated[int | None, Meta(description="Position of the message; null for the whole thread.")]
 Start = Annotated[int, Meta(description="First position covered.")]
 Stop = Annotated[int, Meta(description="Position after the last one covered.")]
 Threads = Annotated[int, Meta(description="Number of threads.")]
@@ -23,34 +32,10 @@ Failed = Annotated[int, Meta(description="Threads that failed; standard error sa
 Remains = Annotated[tuple[str, ...], Meta(description="Old data that is still in the store's files, and why.")]
 
 
-class Object(msgspec.Struct, kw_only=True):
-    """The base of the objects that are lines."""
-
-    schema: Annotated[int, Meta(description="Version of this object. Later fields do not change it.")] = 1
-
-
-class Limits(msgspec.Struct):
-    """A retention."""
-
-    max_messages: Annotated[int | None, Meta(description="Newest messages to keep; null: all.")]
-    expire_after: Annotated[float | None, Meta(description="Seconds without activity after which a thread expires.")]
-
-
-class ListedThread(Object):
+class ListedThread(StoredThread, kw_only=True):
     """A thread, the newest activity first."""
 
     number: Annotated[int, Meta(description="Number in the list, from 1.")]
-    thread_id: ThreadId
-    tenant: Annotated[str, Meta(description="Tenant that owns it; empty for the default tenant.")]
-    title: Annotated[str | None, Meta(description="Its title, if it has one.")]
-    messages: Messages
-    size: Size
-    created: Annotated[datetime, Meta(description="Time of its creation.")]
-    last_activity: Annotated[datetime, Meta(description="Time of its last append or undo.")]
-    expires: Annotated[datetime | None, Meta(description="Time at which it expires.")]
-    retention: Annotated[Limits | None, Meta(description="Its own retention; null: the store's retention applies.")]
-    metadata: Annotated[dict[str, Any], Meta(description="Its metadata.")]
-    damage: Annotated[str | UnsetType, Meta(description="Part that cannot be read. Absent if there is none.")] = UNSET
 
 
 class ListedTenant(Object):
@@ -58,78 +43,6 @@ class ListedTenant(Object):
 
     tenant: Annotated[str, Meta(description="Tenant; empty for the default tenant.")]
     last_activity: Annotated[datetime, Meta(description="Time of its last append or undo.")]
-
-
-class ShownCall(msgspec.Struct):
-    """A tool call."""
-
-    id: Annotated[str, Meta(description="Its ID.")]
-    name: Annotated[str, Meta(description="Name of the tool.")]
-    arguments: Annotated[str, Meta(description="Its arguments as JSON text.")]
-
-
-class ShownResult(msgspec.Struct):
-    """A result of a tool call."""
-
-    id: Annotated[str, Meta(description="ID of the call.")]
-    text: Annotated[str, Meta(description="The answer as text.")]
-
-
-class ShownMedia(msgspec.Struct):
-    """An image, sound or file, without its bytes."""
-
-    media_type: Annotated[str, Meta(description="Its media type.")]
-    size: Annotated[int | None, Meta(description="Its bytes, if they are in the message.")]
-    uri: Annotated[str, Meta(description="Its address, if they are not.")]
-
-
-class ShownMessage(Object):
-    """With --json: a message in the same form, whatever its format is."""
-
-    thread_id: ThreadId
-    seq: Annotated[int, Meta(description="Its position.")]
-    turn: Annotated[int, Meta(description="Position of the first message of its turn.")]
-    format: Annotated[str, Meta(description="Name of the payload's format.")]
-    created: Annotated[datetime | None, Meta(description="Time at which it was stored, if known.")]
-    role: Annotated[str, Meta(description="Its role: user, assistant, tool, system.")]
-    author: Annotated[str, Meta(description="Name of its author, if it has one.")]
-    text: Annotated[str, Meta(description="Its text.")]
-    reasoning: Annotated[str, Meta(description="The model's reasoning before its answer.")]
-    calls: Annotated[tuple[ShownCall, ...], Meta(description="Tool calls.")]
-    results: Annotated[tuple[ShownResult, ...], Meta(description="Results of tool calls.")]
-    media: Annotated[tuple[ShownMedia, ...], Meta(description="Images, sounds and files.")]
-    ended: Annotated[str, Meta(description="cancelled or failed, in the last message of a run that ended so.")] = ""
-    unreadable: Annotated[str | UnsetType, Meta(description="Why its record cannot be decoded.")] = UNSET
-
-
-class RawMessage(Object):
-    """With --raw: a message as it is stored."""
-
-    thread_id: ThreadId
-    seq: Annotated[int, Meta(description="Its position.")]
-    turn: Annotated[int, Meta(description="Position of the first message of its turn.")]
-    format: Annotated[str, Meta(description="Name of the payload's format.")]
-    created: Annotated[datetime | None, Meta(description="Time at which it was stored, if known.")]
-    payload: Annotated[msgspec.Raw | UnsetType, Meta(description="The stored JSON.")] = UNSET
-    undecodable: Annotated[str | UnsetType, Meta(description="In its place, other bytes in Base64.")] = UNSET
-
-
-class FoundMessage(Object):
-    """A message that contains the words."""
-
-    thread_id: ThreadId
-    seq: Annotated[int, Meta(description="Its position.")]
-    role: Annotated[str, Meta(description="Its role.")]
-    created: Annotated[str | None, Meta(description="Time at which it was stored, in ISO 8601, if known.")]
-    text: Annotated[str, Meta(description="The text around the first match.")]
-
-
-class UnreadableRecord(Object):
-    """A record that cannot be read, and so was not searched. The exit status is 1."""
-
-    thread_id: ThreadId
-    seq: Position
-    unreadable: Annotated[str, Meta(description="Reason.")]
 
 
 class TenantUsage(Object):

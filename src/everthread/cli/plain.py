@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import click
-import msgspec
 
 from everthread._controls import CONTROLS, escape_controls
+from everthread.json_form import encoded
 
 
 def sanitize(text: str) -> str:
@@ -33,7 +33,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 def say_json(value: Any) -> None:
     """Print a value as a line of JSON: exact in a pipe; on a terminal with control characters escaped."""
-    line = msgspec.json.encode(value).decode()
+    line = encoded(value).decode()
     click.echo(escape_controls(line) if sys.stdout.isatty() else line)
 
 

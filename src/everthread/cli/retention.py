@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from everthread.cli.json_output import Limits, ThreadRetention
+from everthread.cli.json_output import ThreadRetention
 from everthread.cli.options import (
     age_option,
     flag_option,
@@ -19,6 +19,7 @@ from everthread.cli.options import (
 )
 from everthread.cli.output import Output
 from everthread.cli.runner import confirm, run
+from everthread.json_form import limits
 from everthread.model import Retention
 
 if TYPE_CHECKING:
@@ -103,11 +104,3 @@ def _report(thread: Thread, output: Output) -> None:
         thread_id=thread.key.thread_id, retention=limits(thread.retention), expires=thread.expires_at
     )
     output.result(f"{thread.key.thread_id} keeps {retention_words(thread, datetime.now().astimezone())}", value)
-
-
-def limits(retention: Retention | None) -> Limits | None:
-    """Return a retention as an object for ``--json``."""
-    if retention is None:
-        return None
-    expire = retention.expire_after
-    return Limits(max_messages=retention.max_messages, expire_after=None if expire is None else expire.total_seconds())

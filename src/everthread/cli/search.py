@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from everthread.cli.exit_statuses import EXIT_FAILED, CommandFailed
-from everthread.cli.json_output import FoundMessage, UnreadableRecord
 from everthread.cli.options import (
     flag_option,
     json_option,
@@ -27,6 +26,7 @@ from everthread.cli.output import Output
 from everthread.cli.plain import say_json
 from everthread.cli.progress import progress
 from everthread.cli.runner import run
+from everthread.json_form import found_message, unreadable_record
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -169,7 +169,10 @@ def _show(findings: Findings, text: str, output: Output) -> None:
         return
     output.rows(
         ("thread", "position", "role", "time", "text"),
-        [((hit.key.thread_id, str(hit.seq), hit.role, _time(hit), hit.snippet), _value(hit)) for hit in findings.hits],
+        [
+            ((hit.key.thread_id, str(hit.seq), hit.role, _time(hit), hit.snippet), found_message(hit))
+            for hit in findings.hits
+        ],
     )
 
 
@@ -200,16 +203,10 @@ def _show_end(findings: Findings, output: Output) -> None:
     for each in findings.unreadable:
         output.note(f"Not searched: {each.reason}")
         if output.as_json:
-            say_json(UnreadableRecord(thread_id=each.key.thread_id, seq=each.seq, unreadable=each.reason))
+            say_json(unreadable_record(each))
 
 
 def _time(hit: SearchHit) -> str:
     from everthread.model import from_milliseconds
 
     return "" if hit.created_ms is None else from_milliseconds(hit.created_ms).isoformat(timespec="seconds")
-
-
-def _value(hit: SearchHit) -> FoundMessage:
-    return FoundMessage(
-        thread_id=hit.key.thread_id, seq=hit.seq, role=hit.role, created=_time(hit) or None, text=hit.snippet
-    )

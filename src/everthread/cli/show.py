@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import deque
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -10,10 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import msgspec
-from msgspec import UNSET
 
 from everthread.cli.exit_statuses import EXIT_FAILED
-from everthread.cli.json_output import RawMessage, ShownMessage
 from everthread.cli.options import (
     Seconds,
     flag_option,
@@ -31,6 +28,7 @@ from everthread.cli.output import Output
 from everthread.cli.plain import counted, readable_location, say_json
 from everthread.cli.runner import run
 from everthread.cli.tenants import note_other_tenants
+from everthread.json_form import raw_message, shown_message
 
 if TYPE_CHECKING:
     from everthread.cli.places import Place
@@ -284,32 +282,9 @@ class _Shown:
         from everthread.cli.rendering import message_lines
 
         if self._wanted.is_raw:
-            say_json(_raw(message, thread, is_json=seen is not None))
+            say_json(raw_message(message, thread.key, is_json=seen is not None))
         elif self._output.as_json:
-            say_json(_shown(message, thread, seen))
+            say_json(shown_message(message, thread.key, seen))
         else:
             now = datetime.now().astimezone()
             self._output.show(*message_lines(message, now=now, width=self._output.width, with_position=True))
-
-
-def _shown(message: Message, thread: Thread, seen: View | None) -> ShownMessage:
-    from everthread.messages.codec import View
-
-    stored = {"thread_id": thread.key.thread_id, "seq": message.seq, "turn": message.turn, "format": message.format}
-    stored |= {"created": message.created_at} | ({"unreadable": "The record is not JSON."} if seen is None else {})
-    values: dict[str, object] = msgspec.to_builtins(seen or View())
-    return msgspec.convert(values | stored, ShownMessage)
-
-
-def _raw(message: Message, thread: Thread, *, is_json: bool) -> RawMessage:
-    # Between JSON's tokens a line break means no more than a space; within them there is none.
-    payload = msgspec.Raw(message.payload.replace(b"\n", b" ").replace(b"\r", b" "))
-    return RawMessage(
-        thread_id=thread.key.thread_id,
-        seq=message.seq,
-        turn=message.turn,
-        format=message.format,
-        created=message.created_at,
-        payload=payload if is_json else UNSET,
-        undecodable=UNSET if is_json else base64.b64encode(message.payload).decode(),
-    )

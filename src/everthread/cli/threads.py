@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
-from msgspec import UNSET
 
 from everthread.cli.exit_statuses import EXIT_FAILED
 from everthread.cli.json_output import ListedThread
@@ -23,9 +22,9 @@ from everthread.cli.options import (
 )
 from everthread.cli.output import Output
 from everthread.cli.plain import readable_location
-from everthread.cli.retention import limits
 from everthread.cli.runner import run
 from everthread.cli.tenants import note_other_tenants
+from everthread.json_form import fields_of
 
 if TYPE_CHECKING:
     from everthread.cli.places import Place
@@ -146,7 +145,7 @@ class _Listing:
             if thread.damage:
                 self._output.note(thread.damage)
                 self.has_damage = True
-            rows.append((await self._cells(store, thread), _value(self._number, thread)))
+            rows.append((await self._cells(store, thread), ListedThread(number=self._number, **fields_of(thread))))
         self._output.rows(COLUMNS, rows)
 
     async def _cells(self, store: Store, thread: Thread) -> list[str]:
@@ -165,20 +164,3 @@ class _Listing:
     def _note_unreadable(self, unreadable: Unreadable) -> None:
         self._output.note(unreadable.reason)
         self.has_damage = True
-
-
-def _value(number: int, thread: Thread) -> ListedThread:
-    return ListedThread(
-        number=number,
-        thread_id=thread.key.thread_id,
-        tenant=thread.key.tenant,
-        title=thread.title,
-        messages=thread.count,
-        size=thread.size,
-        created=thread.created_at,
-        last_activity=thread.updated_at,
-        expires=thread.expires_at,
-        retention=limits(thread.retention),
-        metadata=dict(thread.metadata),
-        damage=thread.damage or UNSET,
-    )
