@@ -144,22 +144,26 @@ async def find_threads(
     them.
     """
     cursor: str | None = None
-    all_but_title = msgspec.structs.replace(only, title="")
     oldest = 0 if only.active_after is None else to_milliseconds(only.active_after)
     while True:
         page: Page[Thread] = await store.list_threads(tenant, limit=page_size, cursor=cursor)
         for thread in page:
             if thread.updated_ms < oldest:
                 return
-            if only.accepts(thread) or (
-                not thread.title
-                and all_but_title.accepts(thread)
-                and only.title.casefold() in (await title_of(store, thread) or "").casefold()
-            ):
+            if await passes(store, thread, only):
                 yield thread
         cursor = page.cursor
         if cursor is None:
             return
+
+
+async def passes(store: Store, thread: Thread, only: ThreadFilter) -> bool:
+    """Return whether a thread passes a filter. Reads the first messages of one without a title, if that decides."""
+    if only.accepts(thread):
+        return True
+    if thread.title or not msgspec.structs.replace(only, title="").accepts(thread):
+        return False
+    return only.title.casefold() in (await title_of(store, thread) or "").casefold()
 
 
 async def every_thread(store: Store, tenant: str = "", *, page_size: int = THREADS_A_PAGE) -> AsyncIterator[Thread]:

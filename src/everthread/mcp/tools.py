@@ -10,17 +10,15 @@ import msgspec
 from msgspec import Meta
 
 from everthread.contract import Store
-from everthread.errors import ConfigurationError, ThreadNotFoundError, UnsupportedError
+from everthread.errors import ConfigurationError, ThreadNotFoundError
 from everthread.listing import MessageFilter, existing_thread, tag_thread, title_of
 from everthread.mcp import results
 from everthread.model import MAX_IDENTIFIER_BYTES, MAX_SEQ, ThreadKey
-from everthread.operations.search import Findings, search
+from everthread.operations.search import continued_search
 from everthread.readable import Unreadable, read_around, read_last_around
 
 SEARCH_SECONDS = 10
 """The time after which a search returns what it found, and a cursor."""
-_SCAN = "scan:"
-"""The mark of the cursor of a search without an index, which an index made since cannot continue."""
 
 ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTIFIER_BYTES, description="ID of the thread.")]
 Limit = Annotated[int, Meta(ge=1, le=50, description="The most entries of the page.")]
@@ -106,26 +104,19 @@ async def _list(store: Store, asked: ListThreads) -> results.ThreadPage:
 
 
 async def _search(store: Store, asked: SearchMessages) -> results.FoundPage:
-    cursor = asked.cursor or ""
-    is_scan = cursor.startswith(_SCAN)
-    try:
-        findings = await _find(store, asked, cursor.removeprefix(_SCAN) or None, is_scan=is_scan)
-    except UnsupportedError:
-        # A store that was opened read-only makes no index.
-        findings = await _find(store, asked, None, is_scan=True)
-    mark = _SCAN if findings.is_scan else ""
+    findings = await continued_search(
+        store,
+        "",
+        asked.query,
+        limit=asked.limit,
+        cursor=asked.cursor,
+        seconds=SEARCH_SECONDS,
+        only=MessageFilter(asked.since, asked.until, asked.roles),
+    )
     return results.FoundPage(
         found=[results.found(hit) for hit in findings.hits],
-        cursor=None if findings.cursor is None else mark + findings.cursor,
+        cursor=findings.cursor,
         unreadable=results.not_searched(findings.unreadable),
-    )
-
-
-async def _find(store: Store, asked: SearchMessages, cursor: str | None, *, is_scan: bool) -> Findings:
-    only = MessageFilter(asked.since, asked.until, asked.roles)
-    limit = asked.limit
-    return await search(
-        store, "", asked.query, limit=limit, cursor=cursor, scan=is_scan, seconds=SEARCH_SECONDS, only=only
     )
 
 

@@ -19,7 +19,7 @@ from everthread.capabilities import SupportsSearch, capability
 from everthread.contract import Store
 from everthread.engines._cursors import read_cursor, written_cursor
 from everthread.engines._search import MAX_QUERY_CHARACTERS, hit, text_in
-from everthread.errors import ConfigurationError, CorruptRecordError, InvalidMessageError
+from everthread.errors import ConfigurationError, CorruptRecordError, InvalidMessageError, UnsupportedError
 from everthread.listing import ALL_MESSAGES, ALL_THREADS, MessageFilter, ThreadFilter
 from everthread.messages.codec import View, decode, view
 from everthread.messages.tokenizer import holds, phrases_of
@@ -30,6 +30,8 @@ SCAN_LIMIT = 20_000
 """The default number of messages after which a scan stops."""
 
 _PAGE = 100
+_SCAN = "scan:"
+"""The mark of the cursor of a scan, which an index made since cannot continue."""
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -115,6 +117,34 @@ async def search(
     text = text.encode("utf-8", "replace").decode()
     place = _Place() if cursor is None else _read_cursor(cursor, tenant, text)
     return await _scan(store, msgspec.structs.replace(wanted, text=text), place, on_scanned or _ignore)
+
+
+async def continued_search(
+    store: Store,
+    tenant: str,
+    text: str,
+    *,
+    limit: int = 20,
+    cursor: str | None = None,
+    seconds: float | None = None,
+    only: MessageFilter = ALL_MESSAGES,
+) -> Findings:
+    """Search as `search` does, through an index if the store has one or makes one, else by a scan.
+
+    The cursor of a scan continues the scan, also if another process has made an index since.
+    """
+    is_scan = (cursor or "").startswith(_SCAN)
+    place = (cursor or "").removeprefix(_SCAN) or None
+    try:
+        findings = await search(
+            store, tenant, text, limit=limit, cursor=place, scan=is_scan, seconds=seconds, only=only
+        )
+    except UnsupportedError:
+        # A store that was opened read-only makes no index.
+        findings = await search(store, tenant, text, limit=limit, scan=True, seconds=seconds, only=only)
+    if findings.cursor is None or not findings.is_scan:
+        return findings
+    return msgspec.structs.replace(findings, cursor=_SCAN + findings.cursor)
 
 
 class _Wanted(msgspec.Struct, frozen=True):

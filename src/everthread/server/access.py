@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from everthread.errors import ConfigurationError
 from everthread.model import check_identifier
 
 if TYPE_CHECKING:
@@ -41,11 +40,11 @@ async def access_of(request: Request, authorize: Authorize) -> Access:
     """Return the rights of a request.
 
     Raises:
-        ConfigurationError: ``authorize`` returned something else.
+        TypeError: ``authorize`` returned something else, a defect of the application.
         HTTPException: ``authorize`` refused the request.
     """
     granted = authorize(request)
     access: object = await granted if inspect.isawaitable(granted) else granted
     if not isinstance(access, Access):
-        raise ConfigurationError(f"authorize must return an Access, not {type(access).__name__}.")
+        raise TypeError(f"authorize must return an Access, not {type(access).__name__}.")
     return access

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from everthread._escaping import escape
+from everthread.contract import Store
 from everthread.errors import ConfigurationError, CorruptRecordError
-from everthread.model import Message
+from everthread.model import Message, Thread
 from everthread.transfer.files import Lines, check_replaceable, continuing, finish, opened, remove_unfinished, replacing
 from everthread.transfer.model import Outcome, Report, Watcher
 from everthread.transfer.reading import EXPORT_START, checked_threads
@@ -117,6 +118,20 @@ def _line(thread: StoreThread, message: Message) -> bytes:
         # Another program stored this: not strict JSON, or no JSON at all, which `view` reports.
         thread.view(message)
     return encoded(line)
+
+
+async def thread_parts(store: Store, thread: Thread, form: Form) -> AsyncIterator[bytes]:
+    """Yield a file with one thread, in parts of a bounded size.
+
+    Raises:
+        CorruptRecordError: The store cannot read a record. The parts so far are no complete file.
+    """
+    source = StoreThread(store, thread)
+    opening = await form.opening(source)
+    yield form.before + opening
+    async for part, _ in form.rest(source, opening):
+        yield part
+    yield form.after
 
 
 async def export_to_stream(source: StoreSource, form: Form, stream: BinaryIO | None, watcher: Watcher) -> Report:

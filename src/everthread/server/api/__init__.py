@@ -1,0 +1,1 @@
+"""The thread API: `everthread.server.thread_api`."""
