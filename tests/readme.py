@@ -1,4 +1,4 @@
-"""The examples of the README and of the page on the betas, run unchanged but for the address of the Redis server."""
+"""The examples of the README and of some pages, run unchanged but for the address of the Redis server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-_PAGES = README + (ROOT / "docs" / "integrations" / "agent-framework-betas.md").read_text()
+_OTHERS = ("integrations/agent-framework-betas.md", "how-to/search-by-meaning.md")
+_PAGES = README + "".join((ROOT / "docs" / name).read_text() for name in _OTHERS)
 REDIS_URL_IN_README = "redis://localhost:6379/0"
 
 

@@ -21,6 +21,7 @@ from everthread.opening import open_store
 from tests.cli.driving import PROGRAM, environment, piped
 from tests.cli.test_commands import run
 
+INNER_COMMANDS = ("config add", "config show", "config remove", "config path", "recall follow", "recall status")
 AZURE = {"AOAI_ENDPOINT": "https://x.example", "AOAI_DEPLOYMENT": "d"}
 HEAVY = ("asyncio", "agent_framework", "openai", "rich", "prompt_toolkit", "redis", "azure", "platformdirs", "sqlite3")
 
@@ -84,7 +85,9 @@ def test_a_mistyped_command_suggests_the_nearest_one(typed: str, near: str, tmp_
     assert (f"Did you mean {near!r}?" in run.stderr) is bool(near)
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "config add", "config show", "config remove", "config path"])
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, "config add", "config show", "config remove", "config path", "recall follow", "recall status"]
+)
 def test_help_has_an_imperative_line_examples_and_defaults(name: str) -> None:
     context = click.Context(everthread, info_name="everthread")
     command: click.Command = everthread

@@ -28,6 +28,7 @@ COMMANDS = (
     ["tag", "t", "a=1"],
     ["rename", "t", "x"],
     ["retention", "t"],
+    ["recall", "follow", "--once"],
     ["search", "x"],
     ["show", "t"],
     ["threads"],

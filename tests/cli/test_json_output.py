@@ -25,6 +25,9 @@ PRINTING = (
     "tenants",
     "search question",
     "search question --scan",
+    "recall follow --once",
+    "recall status",
+    "search --by-meaning question",
     "usage --max-messages 5",
     "rename trip Naples",
     "tag trip a=1 b:=[1]",
@@ -96,7 +99,7 @@ def test_each_line_is_an_object_of_its_command(url: str, tmp_path: Path, monkeyp
         monkeypatch.setenv("OPENAI_BASE_URL", model.url)
         for text in PRINTING:
             words = text.replace("FOLDER", str(tmp_path)).replace("URL", url).split()
-            name = " ".join(words[:2]) if words[0] == "config" else words[0]
+            name = " ".join(words[:2]) if words[0] in {"config", "recall"} else words[0]
             done = run(*words, *([] if "--raw" in words else ["--json"]))
             assert done.exit_code in {0, 1, 3}, (text, done.output)
             for line in done.stdout.splitlines():
@@ -127,7 +130,8 @@ def test_every_field_has_a_description() -> None:
 
 def test_the_reference_holds_every_command_option_and_field() -> None:
     page = reference()
-    for command in set(COMMANDS) - {"config"} | {"config add", "config show", "config remove", "config path"}:
+    inner = {"config add", "config show", "config remove", "config path", "recall follow", "recall status"}
+    for command in set(COMMANDS) - {"config", "recall"} | inner:
         assert f"### `everthread {command}`" in page
     for part in ("`--older-than AGE`", "`thread_id`", "| 141 |", "`Limits`"):
         assert part in page

@@ -32,6 +32,8 @@ REFUSED = (
     "mcp --write",
     "prune --max-messages 1 --yes",
     "prune --max-messages 1 --dry-run",
+    "recall follow --once",
+    "recall status",
     "rename trip new",
     "retention trip",
     "retention trip --keep-all",

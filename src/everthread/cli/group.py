@@ -32,7 +32,7 @@ SECTIONS = {
     "Look": ("threads", "show", "search", "tenants", "usage", "mcp"),
     "Manage": ("rename", "tag", "retention", "fork", "undo", "delete"),
     "Move": ("copy", "export", "import"),
-    "Maintain": ("prune", "summarize", "compact", "doctor", "config", "completion"),
+    "Maintain": ("prune", "summarize", "compact", "recall", "doctor", "config", "completion"),
     "Security": ("new-key", "rewrap", "delete-tenant"),
 }
 """The commands, as ``--help`` groups them. It loads all their modules, so these import nothing heavy at the top."""

@@ -45,6 +45,27 @@ class ListedTenant(Object):
     last_activity: Annotated[datetime, Meta(description="Time of its last append or undo.")]
 
 
+class RecalledTurn(Object):
+    """A turn whose meaning is near, with --by-meaning."""
+
+    thread_id: ThreadId
+    seq: Annotated[int, Meta(description="Position of the message in which the text begins.")]
+    turn: Annotated[int, Meta(description="Position of the turn's first message.")]
+    created: Annotated[str | None, Meta(description="Time at which it was stored, in ISO 8601, if known.")]
+    score: Annotated[float, Meta(description="How near the meanings are, at most 1.")]
+    text: Annotated[str, Meta(description="The part of the turn that is near.")]
+
+
+class IndexState(Object):
+    """What an index has, and what it lacks."""
+
+    passages: Annotated[int, Meta(description="Number of indexed parts of turns.")]
+    added: Annotated[int, Meta(description="Number that this command added.")]
+    removed: Annotated[int, Meta(description="Number of threads that this command removed from the index.")]
+    threads_behind: Annotated[int, Meta(description="Number of threads with messages that are not indexed.")]
+    messages_behind: Annotated[int, Meta(description="Number of these messages.")]
+
+
 class TenantUsage(Object):
     """The sums of a tenant, and the limits given."""
 
@@ -316,7 +337,9 @@ OBJECTS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "threads": (ListedThread,),
     "show": (ShownMessage, RawMessage),
     "tenants": (ListedTenant,),
-    "search": (FoundMessage, UnreadableRecord),
+    "search": (FoundMessage, RecalledTurn, UnreadableRecord),
+    "recall follow": (IndexState,),
+    "recall status": (IndexState,),
     "usage": (TenantUsage,),
     "rename": (RenamedThread,),
     "tag": (TaggedThread,),

@@ -86,18 +86,19 @@ def _named_again(store: str | None, tenant: str | None) -> str:
 
 def default_store_url() -> str:
     """Return the URL of the SQLite file in the user's data folder, which is created for its owner alone."""
-    return "sqlite:///" + quote((_data_folder() / "threads.db").as_posix(), safe="/:")
+    return "sqlite:///" + quote((data_folder() / "threads.db").as_posix(), safe="/:")
 
 
 def input_history_path() -> Path | None:
     """Return the file of the lines typed in earlier chats, or ``None`` if the data folder cannot be created."""
     try:
-        return _data_folder() / "input-history.jsonl"
+        return data_folder() / "input-history.jsonl"
     except ConfigurationError:
         return None
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Return the user's data folder, made for its owner alone."""
     folder: Path = import_extra("platformdirs", "cli").user_data_path("everthread", appauthor=False)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

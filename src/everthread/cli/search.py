@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from everthread.cli.exit_statuses import EXIT_FAILED, CommandFailed
+from everthread.cli.indexes import embedder_named, index_of, index_options
+from everthread.cli.json_output import RecalledTurn
 from everthread.cli.options import (
     flag_option,
     json_option,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from everthread.contract import Store
     from everthread.model import SearchHit
     from everthread.operations.search import Findings
+    from everthread.recall import Recalled
 
 WORTH_A_BAR = 5000
 """Indexing this many messages takes long enough to show progress."""
@@ -60,7 +64,13 @@ error says how to continue from there. A record that cannot be read is reported 
 object of its own with --json; the exit status is then 1.
 
 \b
-In a pipe: thread, position, role, time (ISO 8601), text, separated by tabs.
+With --by-meaning, TEXT is a question or a description. It needs an index, which
+everthread recall follow makes and keeps up to date, and finds no ids or rare
+names: search for those by their words.
+
+\b
+In a pipe: thread, position, role (with --by-meaning: score), time (ISO 8601), text,
+separated by tabs.
 """
 
 
@@ -75,6 +85,8 @@ In a pipe: thread, position, role, time (ISO 8601), text, separated by tabs.
 @click.option("--cursor", help="Cursor at which an earlier search for the same text ended.")
 @flag_option("--scan", help="Use no index, and make none.")
 @number_option("--scan-limit", help="Messages to read without index. (default: as many as --seconds allow)", least=1)
+@flag_option("--by-meaning", help="Find turns by their meaning, in the index of everthread recall follow.")
+@index_options
 @number_option("--seconds", help="Time after which to stop, if there are fewer messages than --limit.", default=10)
 @json_option
 def search(
@@ -91,6 +103,9 @@ def search(
     scan: bool,
     scan_limit: int | None,
     seconds: int,
+    by_meaning: bool,
+    index_path: Path | None,
+    embedder: str | None,
     as_json: bool,
 ) -> None:
     """Find messages by their words, in all threads of a tenant."""
@@ -100,6 +115,13 @@ def search(
     from everthread.messages.tokenizer import phrases_of
     from everthread.operations.search import search as find
 
+    if by_meaning:
+        if roles or cursor or scan or scan_limit:
+            raise click.UsageError("--by-meaning has no --role, --cursor, --scan and --scan-limit.")
+        wanted: dict[str, Any] = {"limit": limit, "threads": ThreadFilter(metadata=dict(tags), ids=names)}
+        wanted |= {"since": since, "until": until, "index_path": index_path, "embedder": embedder}
+        _search_by_meaning(place, Output(as_json=as_json), text, **wanted)
+        return
     if not phrases_of(text):
         raise click.UsageError("TEXT holds no word to search for.")
     only, threads = MessageFilter(since, until, roles), ThreadFilter(metadata=dict(tags), ids=names)
@@ -127,6 +149,56 @@ def search(
     _show_end(findings, output)
     if findings.unreadable:
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _search_by_meaning(
+    place: Place, output: Output, question: str, *, index_path: Path | None, embedder: str | None, **options: Any
+) -> None:
+    model = embedder_named(embedder)
+
+    async def ask(store: Store) -> tuple[Recalled, ...]:
+        from everthread.recall import recall
+
+        index = index_of(store, index_path, model, create=False)
+        try:
+            return await recall(store, index, model, question, tenant=place.tenant, **options)
+        finally:
+            await index.aclose()
+
+    found = run(ask, place)
+    if output.is_terminal:
+        output.show(*(line for each in found for line in _recalled_lines(each, output.width)))
+    else:
+        rows = [
+            ((each.key.thread_id, str(each.seq), f"{each.score:.3f}", _time(each), each.snippet), _recalled(each))
+            for each in found
+        ]
+        output.rows(("thread", "position", "score", "time", "text"), rows)
+    if not found and not output.as_json:
+        output.note("Nothing was found. Is the index up to date? everthread recall status")
+
+
+def _recalled_lines(each: Recalled, width: int | None) -> Iterator[Text]:
+    from rich.text import Text
+
+    from everthread.cli.rendering import INDENT, ago, one_line, wrapped
+    from everthread.model import from_milliseconds
+
+    heading = Text(one_line(each.key.thread_id, 200), style="bold").append(f" #{each.seq}", style="not bold cyan")
+    when = "" if each.created_ms is None else ago(from_milliseconds(each.created_ms), datetime.now().astimezone())
+    yield heading.append(f"  {each.score:.2f}  {when}".rstrip(), style="not bold dim")
+    yield Text(wrapped(one_line(each.snippet, 300), width, INDENT))
+
+
+def _recalled(each: Recalled) -> RecalledTurn:
+    return RecalledTurn(
+        thread_id=each.key.thread_id,
+        seq=each.seq,
+        turn=each.turn,
+        created=_time(each) or None,
+        score=each.score,
+        text=each.snippet,
+    )
 
 
 def _make_index(place: Place, output: Output) -> bool:
@@ -206,7 +278,7 @@ def _show_end(findings: Findings, output: Output) -> None:
             say_json(unreadable_record(each))
 
 
-def _time(hit: SearchHit) -> str:
+def _time(hit: SearchHit | Recalled) -> str:
     from everthread.model import from_milliseconds
 
     return "" if hit.created_ms is None else from_milliseconds(hit.created_ms).isoformat(timespec="seconds")
