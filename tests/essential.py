@@ -43,6 +43,7 @@ ESSENTIAL = frozenset(
         "test_another_process_goes_on_with_a_thread",
         "test_the_rest_of_the_thread_stays_usable",
         "test_a_payload_is_replaced_where_it_stands",
+        "test_skipping_appends_made_together_land_in_their_order",
         "test_the_times_are_kept",
         "test_a_message_is_found_by_all_its_words_in_any_order",
         # The whole contract, against the memory engine

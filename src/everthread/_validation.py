@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from everthread.capabilities import MAX_RESTORED_SEQ
 from everthread.contract import MAX_DOCUMENT_BYTES, MAX_METADATA_BYTES
 from everthread.errors import ConfigurationError, InvalidIdentifierError, InvalidMessageError, LimitExceededError
 from everthread.messages.codec import encode
@@ -78,6 +79,19 @@ def checked_turn(key: ThreadKey, messages: Sequence[NewMessage], max_message_byt
                 max_message_bytes,
             )
     return turn
+
+
+def check_restored(key: ThreadKey, name: str, seq: int, expected_seq: int | None) -> None:
+    """Refuse a position that an import cannot set."""
+    check_count(seq, name)
+    if expected_seq is None:
+        raise ConfigurationError(f"{name} needs expected_seq: the next position of {key}.")
+    check_count(expected_seq, "expected_seq")
+    if seq < expected_seq:
+        raise ConfigurationError(f"{name} ({seq}) must not be below expected_seq ({expected_seq}).")
+    if seq > MAX_RESTORED_SEQ:
+        what = f"Position {seq:,} of {key} is too high: at most {MAX_RESTORED_SEQ:,} can be restored."
+        raise LimitExceededError(what, seq, MAX_RESTORED_SEQ)
 
 
 def checked_changes(key: ThreadKey, changes: Sequence[Rewrite], max_message_bytes: int) -> tuple[Rewrite, ...]:

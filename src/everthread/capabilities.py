@@ -127,11 +127,14 @@ class SupportsRewrite(ABC):
 
 
 MAX_RESTORED_SEQ = 10**13
-"""Highest position that `SupportsImport.restore_position` sets. Every engine stores it exactly and appends after it."""
+"""Highest position that an import sets. Every engine stores it exactly and appends after it."""
 
 
 class SupportsImport(ABC):
-    """A store that sets the times and the next position of a thread, for copies and imports."""
+    """A store that sets the times and the next position of a thread, for copies and imports.
+
+    Its `everthread.contract.Store.append` accepts ``skip_to``.
+    """
 
     @abstractmethod
     async def restore_position(

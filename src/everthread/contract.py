@@ -140,6 +140,7 @@ class Store(Uncopied, ABC):
         expected_seq: int | None = None,
         retention: Retention | None = None,
         default_title: str | None = None,
+        skip_to: int | None = None,
     ) -> Appended:
         """Append one turn to a thread, and trim its head in the same step.
 
@@ -152,11 +153,16 @@ class Store(Uncopied, ABC):
             retention: Overrides the thread's own and the store's for this append.
             default_title: The title of a thread that begins with this append: one that has had no message and has no
                 title yet. An existing conversation keeps its title, or none.
+            skip_to: For imports: the position of the first message. The positions from ``expected_seq``, which must be
+                given, to this one stay without messages; the default title is not set.
 
         Raises:
+            ConfigurationError: ``skip_to`` is below ``expected_seq``, or is given without it.
             ConflictError: ``expected_seq`` is not the next position, which the error carries.
             InvalidMessageError: There are no messages, or one is not a `NewMessage`.
-            LimitExceededError: A message or the turn is larger than this engine stores.
+            LimitExceededError: A message or the turn is larger than this engine stores, or ``skip_to`` is above
+                `everthread.capabilities.MAX_RESTORED_SEQ`.
+            UnsupportedError: ``skip_to`` is given, and the store lacks `everthread.capabilities.SupportsImport`.
             OutcomeUnknownError: The turn may have been written. Repeat the call with the same ``append_id``.
         """
 

@@ -190,12 +190,16 @@ async def test_a_concurrent_append_is_the_last_activity_of_a_copy(target: Store)
     assert copied.next_seq == 8
 
 
-async def test_a_turn_appended_while_a_gap_is_restored_is_kept(target: Store) -> None:
+@pytest.mark.parametrize("where", ["between turns", "at the end"])
+async def test_a_turn_appended_while_a_gap_is_restored_is_kept(target: Store, where: str) -> None:
     class Overtaken(ForwardingStore):
         carries = ABILITIES
+        appends = 0
 
         async def _around(self, call: str, proceed: Callable[[], Awaitable[T]]) -> T:
-            if call == "restore_position":
+            # The first append writes the turn before the gap.
+            self.appends += call == "append"
+            if call == "restore_position" or self.appends == 2:
                 await target.append(key, theirs)
             return await proceed()
 
@@ -203,7 +207,7 @@ async def test_a_turn_appended_while_a_gap_is_restored_is_kept(target: Store) ->
     async with open_store("memory:") as store:
         for number in range(3):
             await store.append(key, turn(number))
-            if number == 1:
+            if number == (1 if where == "between turns" else 2):
                 await store.truncate(key, stop=4)
         report = await copy_threads(store, Overtaken(target))
     assert report.threads == {"conflict": 1}

@@ -15,12 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
-import msgspec
-
 from everthread._url_options import engine_options
 from everthread._validation import (
     check_document,
     check_not_reserved,
+    check_restored,
     checked_changes,
     checked_key,
     checked_metadata,
@@ -29,18 +28,18 @@ from everthread._validation import (
     checked_turn,
     writable_key,
 )
-from everthread.capabilities import MAX_RESTORED_SEQ, SupportsDiagnosis, SupportsImport, SupportsRewrite
+from everthread.capabilities import SupportsDiagnosis, SupportsImport, SupportsRewrite
 from everthread.engines._cursors import listing_cursor, read_listing_cursor
 from everthread.engines._listing import PAGE_BYTES, Listed
 from everthread.engines._opening import OpensOnce
+from everthread.engines._requests import AppendRequest, ThreadChange
 from everthread.errors import (
     ConfigurationError,
     CorruptRecordError,
     InvalidMessageError,
-    LimitExceededError,
     UnsupportedError,
 )
-from everthread.messages.tool_links import TurnLinks, turn_links
+from everthread.messages.tool_links import turn_links
 from everthread.model import (
     MAX_SEQ,
     Appended,
@@ -79,59 +78,6 @@ MAX_PAGE = 1000
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class AppendRequest(msgspec.Struct, frozen=True):
-    """The checked arguments of an append.
-
-    Attributes:
-        messages: At least one, none larger than ``max_message_bytes``.
-        links: How the turn's tool calls and results are linked: see `everthread.messages.tool_links`.
-        append_id: The caller's id, or a new random one.
-        retention: Applies to this append, unless the thread has its own and ``overrides`` is false.
-        now_ms: The time by this process's clock, for engines whose storage has no clock.
-        is_new_id: The id was made for this append, so no earlier append can have it.
-        overrides: The caller gave the retention with this append, so it precedes the thread's own.
-    """
-
-    key: ThreadKey
-    messages: tuple[NewMessage, ...]
-    links: TurnLinks
-    append_id: str
-    expected_seq: int | None
-    retention: Retention
-    default_title: str | None
-    now_ms: int
-    is_new_id: bool = False
-    overrides: bool = False
-
-    def retention_of(self, own: Retention | None) -> Retention:
-        """Return what applies to this append to a thread with the retention ``own``."""
-        return self.retention if self.overrides or own is None else own
-
-
-class ThreadChange(msgspec.Struct, frozen=True):
-    """The checked arguments of ``update_thread``; ``metadata`` as JSON. ``None`` leaves a field unchanged.
-
-    Attributes:
-        store_retention: Applies to a thread without its own retention.
-    """
-
-    title: str | None
-    metadata: bytes | None
-    expected_revision: int | None
-    retention: Retention | Literal["inherit"] | None = None
-    store_retention: Retention = Retention()
-
-    @property
-    def own_retention(self) -> Retention | None:
-        """The thread's own retention after the change. Meaningful only if ``retention`` is given."""
-        return self.retention if isinstance(self.retention, Retention) else None
-
-    @property
-    def expire_ms(self) -> int | None:
-        """The time from last activity to expiry after the change. Meaningful only if ``retention`` is given."""
-        return (self.own_retention or self.store_retention).expire_ms
 
 
 class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
@@ -190,6 +136,7 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
         expected_seq: int | None = None,
         retention: Retention | None = None,
         default_title: str | None = None,
+        skip_to: int | None = None,
     ) -> Appended:
         turn = checked_turn(writable_key(key), messages, self.max_message_bytes)
         check_count(expected_seq, "expected_seq", optional=True)
@@ -206,6 +153,7 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
             int(self._clock() * 1000),
             append_id is None,
             retention is not None,
+            None if skip_to is None else self._checked_skip(key, skip_to, expected_seq),
         )
         return await self._call_to_write(self._append, request)
 
@@ -277,13 +225,7 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
     async def restore_position(
         self, key: ThreadKey, next_seq: int, *, expected_seq: int, expire_after: timedelta | None = None
     ) -> None:
-        check_count(next_seq, "next_seq")
-        check_count(expected_seq, "expected_seq")
-        if next_seq < expected_seq:
-            raise ConfigurationError(f"next_seq ({next_seq}) must not be below expected_seq ({expected_seq}).")
-        if next_seq > MAX_RESTORED_SEQ:
-            what = f"Position {next_seq:,} of {key} is too high: at most {MAX_RESTORED_SEQ:,} can be restored."
-            raise LimitExceededError(what, next_seq, MAX_RESTORED_SEQ)
+        check_restored(key, "next_seq", next_seq, expected_seq)
         expire_ms = Retention(expire_after=expire_after).expire_ms
         await self._call_to_write(self._restore_position, writable_key(key), next_seq, expected_seq, expire_ms)
 
@@ -340,6 +282,12 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
         """Do the same for a hook that writes. Raises `UnsupportedError` if the store is read-only."""
         self._check_writable()
         return await self._call(hook, *args, **kwargs)
+
+    def _checked_skip(self, key: ThreadKey, skip_to: int, expected_seq: int | None) -> int | None:
+        check_restored(key, "skip_to", skip_to, expected_seq)
+        if not self.supports(SupportsImport):
+            raise UnsupportedError(f"{self.location} cannot restore positions: append without skip_to.")
+        return None if skip_to == expected_seq else skip_to
 
     def _check_writable(self) -> None:
         if self.read_only:

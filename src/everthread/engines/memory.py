@@ -94,11 +94,12 @@ class MemoryStore(ListingTenants):
         log = self._log(request.key)
         if log is not None and (earlier := log.appends.get(request.append_id)) is not None:
             return msgspec.structs.replace(earlier, replayed=True)
-        first = log.next_seq if log is not None else 0
-        if request.expected_seq is not None and request.expected_seq != first:
-            raise ConflictError.at_position(request.key, first, request.expected_seq)
+        at = log.next_seq if log is not None else 0
+        if request.expected_seq is not None and request.expected_seq != at:
+            raise ConflictError.at_position(request.key, at, request.expected_seq)
         if log is None:
             log = self._threads[request.key] = _Log(request.now_ms, request.now_ms)
+        first = request.first_seq(at)
         _write(log, request, first)
         _trim(log, request.retention_of(log.retention))
         appended = Appended(first, log.next_seq)

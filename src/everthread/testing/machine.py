@@ -56,6 +56,10 @@ def _calls(name: str, /, **options: SearchStrategy[Any]) -> SearchStrategy[_Call
 _appends = _calls(
     "append", messages=_turns, append_id=_append_ids, retention=_retentions, default_title=_titles
 ) | _calls("append", messages=_turns, append_id=_append_ids, off_by=st.sampled_from([0, 0, 1, -1, 5]))
+_distances = st.sampled_from([0, 1, 3, 100, 2**40])
+_skipping_appends = _calls(
+    "append", messages=_turns, append_id=_append_ids, retention=_retentions, distance=_distances, off_by=_off_by
+)
 _reads = st.one_of(
     _calls("read", start=_places, stop=_positions, limit=_positions),
     _calls("read_last", count=st.integers(0, 30), before=_positions),
@@ -73,7 +77,8 @@ _changes = st.one_of(
     ),
     _calls("put_document", name=_names, value=_values, expected_revision=st.none() | st.integers(0, 2)),
     _calls("delete_document", name=_names),
-    _calls("restore_position", distance=st.sampled_from([0, 1, 3, 100, 2**40]), off_by=_off_by),
+    _skipping_appends,
+    _calls("restore_position", distance=_distances, off_by=_off_by),
 )
 _deletions = _calls("delete_thread") | _calls("delete_thread", off_by=_off_by) | _calls("delete_tenant")
 
@@ -157,7 +162,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(key=keys, call=_changes, which=_which)
     def change(self, key: ThreadKey, call: _Call, which: int) -> None:
-        if call.name == "restore_position" and capability(self._stores[which], SupportsImport) is None:
+        if "distance" in call.options and capability(self._stores[which], SupportsImport) is None:
             return
         self._same(self._made(key, call), which)
         self._compare_thread(key, which)
@@ -180,7 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
         if "off_by" in options:
             options["expected_seq"] = max(0, at + options.pop("off_by"))
         if "distance" in options:
-            options["next_seq"] = at + options.pop("distance")
+            options["next_seq" if call.name == "restore_position" else "skip_to"] = at + options.pop("distance")
         subject = key.tenant if call.name == "delete_tenant" else key
 
         def make(store: Store) -> Awaitable[object]:

@@ -1,8 +1,8 @@
 """Bring one thread of a store to the state that a source has, and compare all of it.
 
 A thread keeps its positions. So the target's next position tells which messages it lacks, and an append with
-``expected_seq`` is safe to repeat. Where the source has no messages (a trimmed head, a dropped tail), the target's next
-position is moved forward.
+``expected_seq`` is safe to repeat. Where the source has no messages (a trimmed head, a dropped tail), the next append
+skips these positions; at the end of the thread, the target's next position is moved forward.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NotRequired, TypedDict
 
 from everthread._validation import MAX_TURN_MESSAGES, checked_metadata, checked_title
 from everthread.capabilities import MAX_RESTORED_SEQ, SupportsImport, capability
@@ -34,6 +35,11 @@ _ID_PREFIX = "transfer:"
 _FIRST_DOCUMENT = "everthread:transfer"
 _PROBE = NewMessage(b"null")
 _Entry = tuple[Message, NewMessage]
+
+
+class _Position(TypedDict):
+    expected_seq: int
+    skip_to: NotRequired[int]
 
 
 class DifferenceError(EverthreadError):
@@ -208,15 +214,7 @@ class ThreadWriter:
         self._pending_bytes = sum(len(message.payload) + _MESSAGE_OVERHEAD for message, _ in self._pending)
         if not entries:
             return
-        batch: list[Sequence[_Entry]] = []
-        for turn in _turns_of(entries):
-            if turn[0][0].seq != self._at:
-                await self._append_all(batch)
-                batch = []
-                await self._advance_to(turn[0][0].seq)
-            batch.append(turn)
-            self._at = turn[-1][0].seq + 1
-        await self._append_all(batch)
+        await self._append_all(_turns_of(entries))
         if self._dry_run:
             return
         messages = [message for message, _ in entries]
@@ -228,11 +226,11 @@ class ThreadWriter:
             if len(turn) > MAX_TURN_MESSAGES:
                 what = f"A turn of {self._key} has {len(turn):,} messages: at most {MAX_TURN_MESSAGES:,} are allowed."
                 raise LimitExceededError(what, len(turn), MAX_TURN_MESSAGES)
+        positions = [self._position_of(turn) for turn in turns]
         if self._dry_run:
             for turn in turns:
                 await self._target.check_append(self._key, [new for _, new in turn])
                 self.written += len(turn)
-        if self._dry_run or not turns:
             return
         title = self._default_title(turns)
         appends = [
@@ -240,11 +238,11 @@ class ThreadWriter:
                 self._key,
                 [new for _, new in turn],
                 append_id=f"{_ID_PREFIX}{turn[0][0].seq}",
-                expected_seq=turn[0][0].seq,
                 retention=self._retention,
                 default_title=title,
+                **position,
             )
-            for turn in turns
+            for turn, position in zip(turns, positions, strict=True)
         ]
         for turn, result in zip(turns, await asyncio.gather(*appends, return_exceptions=True), strict=True):
             if isinstance(result, BaseException):
@@ -257,10 +255,27 @@ class ThreadWriter:
             return None
         return codec.title_from(codec.view(message, self._key) for turn in turns for message, _ in turn)
 
+    def _position_of(self, turn: Sequence[_Entry]) -> _Position:
+        """Return the options that append a turn at its position, and count on from its end."""
+        position: _Position = {"expected_seq": self._at}
+        if (first := turn[0][0].seq) > self._at:
+            self._importer(first)
+            position["skip_to"] = first
+        self._at = turn[-1][0].seq + 1
+        return position
+
     async def _advance_to(self, seq: int) -> None:
-        """Leave the positions below ``seq`` without messages."""
+        """Leave the positions below ``seq`` at the end of the thread without messages."""
         if seq <= self._at:
             return
+        target = self._importer(seq)
+        if not self._dry_run:
+            expire_after = self._retention.expire_after
+            await target.restore_position(self._key, seq, expected_seq=self._at, expire_after=expire_after)
+        self._at = seq
+
+    def _importer(self, seq: int) -> SupportsImport:
+        """Return the target, which must be able to restore this position."""
         target = capability(self._target, SupportsImport)
         if target is None:
             raise UnsupportedError(
@@ -270,10 +285,7 @@ class ThreadWriter:
         if seq > MAX_RESTORED_SEQ:
             what = f"Position {seq:,} of {self._key} is too high: at most {MAX_RESTORED_SEQ:,} can be restored."
             raise LimitExceededError(what, seq, MAX_RESTORED_SEQ)
-        if not self._dry_run:
-            expire_after = self._retention.expire_after
-            await target.restore_position(self._key, seq, expected_seq=self._at, expire_after=expire_after)
-        self._at = seq
+        return target
 
     async def _stored(self, start: int, stop: int, most: int) -> list[Message]:
         """Return the target's messages in this range, but not many more than ``most``."""

@@ -66,6 +66,7 @@ class AppendOptions(TypedDict, total=False):
     expected_seq: int | None
     retention: Retention | None
     default_title: str | None
+    skip_to: int | None
 
 
 class ThreadChanges(TypedDict, total=False):

@@ -110,7 +110,7 @@ class TurnWriter:
         if self._state is None:
             before = self._before
             self._state = born(self._view, request.key, request.now_ms) if before is None else before.successor()
-        state, first = self._state, self._state.next_seq
+        state, first = self._state, request.first_seq(self._state.next_seq)
         stop = first + len(request.messages)
         payloads.extend(message.payload for message in request.messages)
         self._block.groups.extend(_groups(request, first))
@@ -131,7 +131,8 @@ class TurnWriter:
     def _add_run(self, state: State, run: Run) -> None:
         last = state.runs[-1] if state.runs else None
         if last is not None and last.name == run.name:
-            state.runs[-1] = Run(last.first, run.stop, last.size + run.size, run.name)
+            holes = last.holes + run.first - last.stop
+            state.runs[-1] = Run(last.first, run.stop, last.size + run.size, run.name, holes)
         else:
             state.runs.append(run)
 

@@ -77,9 +77,10 @@ def _message_ends(batch: Sequence[AppendRequest], ends: Sequence[int]) -> list[i
 
 def _is_usual(batch: Sequence[AppendRequest]) -> bool:
     """Return whether the batch is one turn that the ``append_one`` statement can write."""
-    if len(batch) > 1 or batch[0].links.early_results or batch[0].links.open_calls:
+    first = batch[0]
+    if len(batch) > 1 or first.skip_to is not None or first.links.early_results or first.links.open_calls:
         return False
-    messages = batch[0].messages
+    messages = first.messages
     return all(message.format == messages[0].format and message.created_at is None for message in messages)
 
 
@@ -116,6 +117,7 @@ def _arguments(
         [len(request.messages) for request in batch],
         [size_of(request) for request in batch],
         _some([request.expected_seq for request in batch]),
+        _some([request.skip_to for request in batch]),
         _some([request.retention.max_messages for request in batch]),
         _some([request.retention.expire_ms for request in batch]),
         _some([request.overrides or None for request in batch]),

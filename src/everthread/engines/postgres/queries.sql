@@ -6,7 +6,7 @@
 -- Writes a batch of turns of different threads.
 SELECT turn, outcome, first_seq, next_seq FROM @append(
     $1, 0, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-    $26);
+    $26, $27);
 
 -- name: append_one
 -- Writes one turn without links to other turns.
@@ -16,7 +16,7 @@ SELECT @append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 -- Writes a batch with several turns of the same thread.
 SELECT turn, outcome, first_seq, next_seq FROM @append_rounds(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-    $26, $27, $28);
+    $26, $27, $28, $29);
 
 -- name: read
 -- The oldest messages in a range of positions; one row without a message if a thread has none there.

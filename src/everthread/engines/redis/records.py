@@ -184,7 +184,7 @@ def append_arguments(request: AppendRequest) -> list[bytes]:
         )
     return [
         request.append_id.encode(),
-        number(request.expected_seq),
+        _expectation(request),
         number(retention.max_messages),
         number(retention.expire_ms),
         b"1" if request.overrides else b"",
@@ -194,6 +194,11 @@ def append_arguments(request: AppendRequest) -> list[bytes]:
         *payloads,
         *[fact_of(offset, message) for offset, message in enumerate(messages)],
     ]
+
+
+def _expectation(request: AppendRequest) -> bytes:
+    expected = number(request.expected_seq)
+    return expected if request.skip_to is None else b"%b:%d" % (expected, request.skip_to)
 
 
 def rewrite_arguments(key: ThreadKey, changes: Sequence[Rewrite]) -> list[bytes]:

@@ -88,10 +88,11 @@ class Writer(Transactions):
 
     def _append(self, request: AppendRequest) -> Appended | EverthreadError:
         log = self._live(request.key, request.now_ms)
-        first = 0 if log is None else log.next_seq
+        at = 0 if log is None else log.next_seq
+        if request.expected_seq is not None and request.expected_seq != at:
+            return self._earlier(log, request) or ConflictError.at_position(request.key, at, request.expected_seq)
+        first = request.first_seq(at)
         stop = first + len(request.messages)
-        if request.expected_seq is not None and request.expected_seq != first:
-            return self._earlier(log, request) or ConflictError.at_position(request.key, first, request.expected_seq)
         if log is None:
             log = self._begin(request.key, request.now_ms)
         # A new ID cannot be a repeat: a failed transaction left nothing.
@@ -137,6 +138,7 @@ class Writer(Transactions):
         self.db.executemany(self.sql["add_message"], rows)
         if self._index.is_kept:
             self._index.add(request.key.tenant, log.id, first, request.messages)
+        log.head_seq = log.head_seq if log.count else first
         log.next_seq = first + len(rows)
         log.count += len(rows)
         log.size += sum(len(new.payload) for new in request.messages)

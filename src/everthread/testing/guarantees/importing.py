@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from everthread.testing.guarantees._base import (
     answering,
     calling,
     conflict,
+    everything,
+    one_wins,
     pass_time,
     payloads,
     said,
@@ -142,6 +145,99 @@ class ImportsPositions(GuaranteeTests):
             assert (await store.append(KEY, [said("b")])).first_seq == 5
 
 
+class SkipsPositions(ImportsPositions):
+    """``append(skip_to=…)`` leaves positions without messages, in the same step as the turn."""
+
+    async def test_a_turn_begins_where_it_is_told_to(self, store: Store, other_store: Store) -> None:
+        for expected, first in ((0, 3), (5, 5), (7, 1000), (1002, 2**40)):
+            turn = [said("a"), said("b")]
+            appended = await store.append(KEY, turn, expected_seq=expected, skip_to=first, default_title="title")
+            assert (appended.first_seq, appended.next_seq, appended.replayed) == (first, first + 2, False)
+        seqs = [3, 4, 5, 6, 1000, 1001, 2**40, 2**40 + 1]
+        found = await other_store.read(KEY)
+        assert [message.seq for message in found] == seqs
+        assert [message.turn for message in found] == [seq - at % 2 for at, seq in enumerate(seqs)]
+        thread = await thread_of(other_store)
+        assert (thread.head_seq, thread.next_seq, thread.count, thread.title) == (3, 2**40 + 2, 8, None)
+        assert [message.seq for message in await other_store.read_last(KEY, 3)] == [1001, 2**40, 2**40 + 1]
+        assert [message.seq for message in await other_store.read(KEY, start=4, stop=1001)] == [4, 5, 6, 1000]
+
+    async def test_skipping_appends_made_together_land_in_their_order(self, store: Store, other_store: Store) -> None:
+        # Their calls and results are linked across the gaps.
+        turns = [[said("a"), calling("1")], [answering("1")], [said("b")], [calling("2")], [answering("2"), said("c")]]
+        firsts = [0, 5, 6, 500, 10_000]
+        ends = [first + len(turn) for first, turn in zip(firsts, turns, strict=True)]
+        appends = [
+            store.append(KEY, turn, append_id=f"at {first}", expected_seq=expected, skip_to=first)
+            for turn, first, expected in zip(turns, firsts, [0, *ends], strict=False)
+        ]
+        assert [appended.first_seq for appended in await asyncio.gather(*appends)] == firsts
+        assert [message.seq for message in await other_store.read(KEY)] == [0, 1, 5, 6, 500, 10_000, 10_001]
+        await other_store.truncate(KEY, start=2)
+        assert [message.seq for message in await store.read(KEY)] == [6, 500, 10_000, 10_001]
+        await store.truncate(KEY, stop=10_000)
+        assert [message.seq for message in await other_store.read(KEY)] == [6]
+
+    async def test_a_repeated_skip_takes_effect_once(self, store: Store, other_store: Store) -> None:
+        first = await store.append(KEY, [said("a")], append_id="1", expected_seq=0, skip_to=7)
+        for each in (store, other_store):
+            again = await each.append(KEY, [said("a")], append_id="1", expected_seq=0, skip_to=7)
+            assert (again.first_seq, again.next_seq, again.replayed) == (first.first_seq, first.next_seq, True)
+        assert [message.seq for message in await store.read(KEY)] == [7]
+
+    async def test_of_two_writers_that_skip_one_wins(self, store: Store, other_store: Store) -> None:
+        await store.append(KEY, [said("a")])
+        await one_wins(
+            lambda number: (store, other_store)[number % 2].append(
+                KEY, [said(str(number))], expected_seq=1, skip_to=10 + number
+            )
+        )
+        page = await store.read(KEY)
+        assert len(page) == 2
+        assert page[1].payload == said(str(page[1].seq - 10)).payload
+
+    async def test_a_refused_skip_changes_nothing(self, store: Store) -> None:
+        await store.append(KEY, [said("a"), said("b")])
+        before = await store.get_thread(KEY)
+        for expected, first in ((1, 9), (3, 3), (0, 1)):
+            with conflict(2):
+                await store.append(KEY, [said("c")], expected_seq=expected, skip_to=first)
+        for expected_seq, skip_to in ((2, 1), (None, 5), (2, -1), (2, True)):
+            with pytest.raises(ConfigurationError):
+                await store.append(KEY, [said("c")], expected_seq=expected_seq, skip_to=cast(Any, skip_to))
+        with pytest.raises(LimitExceededError):
+            await store.append(KEY, [said("c")], expected_seq=2, skip_to=MAX_RESTORED_SEQ + 1)
+        other = ThreadKey("other", KEY.tenant)
+        with conflict(0):
+            await store.append(other, [said("c")], expected_seq=4, skip_to=9)
+        assert await store.get_thread(KEY) == before
+        assert await store.get_thread(other) is None
+
+    async def test_retention_trims_across_skipped_positions(self, store: Store, other_store: Store) -> None:
+        two = Retention(max_messages=2)
+        for expected, first in ((0, 0), (1, 100), (101, 200), (201, 300)):
+            await store.append(KEY, [said("a")], expected_seq=expected, skip_to=first, retention=two)
+        assert [message.seq for message in await other_store.read(KEY)] == [200, 300]
+        await store.append(KEY, [said("a")], expected_seq=301, skip_to=400, retention=Retention(max_messages=0))
+        thread = await thread_of(other_store)
+        assert (thread.head_seq, thread.next_seq, thread.count) == (401, 401, 0)
+        await store.append(KEY, [said("b")], expected_seq=401, skip_to=500, retention=two)
+        thread = await thread_of(other_store)
+        assert (thread.head_seq, thread.next_seq, thread.count) == (500, 501, 1)
+
+    async def test_a_turn_of_many_gaps_is_read_in_pages(self, store: Store, other_store: Store) -> None:
+        appends = [
+            store.append(KEY, [said(str(at))], expected_seq=at and 3 * at - 2, skip_to=3 * at) for at in range(300)
+        ]
+        await asyncio.gather(*appends)
+        seqs = [3 * at for at in range(300)]
+        assert [message.seq for message in await everything(other_store)] == seqs
+        assert [message.seq for message in await other_store.read(KEY, start=448, limit=3)] == [450, 453, 456]
+        assert [message.seq for message in await other_store.read_last(KEY, 2, before=450)] == [444, 447]
+        await other_store.truncate(KEY, start=301, stop=600)
+        assert [message.seq for message in await everything(store)] == seqs[101:200]
+
+
 async def move(
     store: Store, next_seq: int, key: ThreadKey = KEY, *, expected_seq: int, expire_after: timedelta | None = None
 ) -> None:
@@ -151,7 +247,7 @@ async def move(
     )
 
 
-class Imports(ImportsPositions):
+class Imports(SkipsPositions):
     """``restore_times`` sets when a thread was begun and last active, and its place in the listing."""
 
     async def test_the_times_are_kept(self, store: Store, other_store: Store) -> None:

@@ -182,12 +182,12 @@ END $$;
 -- Appends turns of different threads. Arrays run over the turns (p_tenants … p_titles), over all their messages
 -- (p_owners … p_texts; p_owners has the turn of each message), over results of earlier calls, and over calls left
 -- open. Empty ones are null. Messages with a null format have the format p_format. p_before is subtracted from all
--- owners.
+-- owners. A position in p_skips is that of a turn's first message; p_expected has the lower one that is expected.
 -- Returns for each turn: 0 written, 1 written before, 2 not the expected position; and its first and next position.
 CREATE OR REPLACE FUNCTION @append(
     p_now bigint, p_before int,
     p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
-    p_expected bigint[], p_most bigint[], p_expire bigint[], p_overrides boolean[], p_titles text[],
+    p_expected bigint[], p_skips bigint[], p_most bigint[], p_expire bigint[], p_overrides boolean[], p_titles text[],
     p_owners int[], p_at int[], p_payloads bytea[], p_format text, p_formats text[], p_created bigint[], p_ties int[],
     p_texts text[], p_language text,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
@@ -213,15 +213,18 @@ BEGIN
     v_new := @claim(p_tenants, p_threads, @now(p_now));
     FOR v_row IN
         UPDATE @threads t SET
-            next_seq = t.next_seq + r.count, count = t.count + r.count, size = t.size + r.size,
+            next_seq = coalesce(r.skip, t.next_seq) + r.count, count = t.count + r.count, size = t.size + r.size,
+            head_seq = CASE WHEN t.count = 0 THEN coalesce(r.skip, t.head_seq) ELSE t.head_seq END,
             appends = t.appends + 1, updated_ms = greatest(@now(p_now), t.created_ms),
             -- The clock may have been set back since the thread was created.
             expires_ms = greatest(@now(p_now), t.created_ms) +
                 CASE WHEN t.has_retention AND r.overrides IS NOT true THEN t.own_expire ELSE r.expire END,
-            title = CASE WHEN t.next_seq = 0 THEN coalesce(t.title, r.title) ELSE t.title END
+            title = CASE WHEN t.next_seq = 0 AND r.skip IS NULL THEN coalesce(t.title, r.title) ELSE t.title END
         FROM unnest(
-            p_tenants, p_threads, p_appends, p_counts, p_sizes, p_expected, p_most, p_expire, p_overrides, p_titles
-        ) WITH ORDINALITY AS r (tenant, thread_id, append_id, count, size, expected, most, expire, overrides, title, n)
+            p_tenants, p_threads, p_appends, p_counts, p_sizes, p_expected, p_skips, p_most, p_expire, p_overrides,
+            p_titles
+        ) WITH ORDINALITY
+            AS r (tenant, thread_id, append_id, count, size, expected, skip, most, expire, overrides, title, n)
         WHERE t.tenant = r.tenant AND t.thread_id = r.thread_id
             AND (r.expected IS NULL OR r.expected = t.next_seq)
             -- Not NOT EXISTS, which may become a join that reads all append IDs of the thread.
@@ -312,7 +315,7 @@ BEGIN
         -- The thread has expired, or this append was written before, or its expected position is wrong.
         RETURN (SELECT ARRAY[1, outcome, first_seq, next_seq] FROM @append(
             p_now, 0, ARRAY[p_tenant], ARRAY[p_thread], ARRAY[p_append], ARRAY[v_count], ARRAY[p_size],
-            ARRAY[p_expected], ARRAY[p_most], ARRAY[p_expire], ARRAY[p_overrides], ARRAY[p_title],
+            ARRAY[p_expected], NULL, ARRAY[p_most], ARRAY[p_expire], ARRAY[p_overrides], ARRAY[p_title],
             array_fill(1, ARRAY[v_count]), ARRAY(SELECT generate_series(0, v_count - 1)), p_payloads, p_format, NULL, NULL, p_ties, NULL, NULL,
             NULL, NULL, NULL, NULL, NULL, NULL));
     END IF;
@@ -338,7 +341,7 @@ END $$;
 CREATE OR REPLACE FUNCTION @append_rounds(
     p_ends int[], p_message_ends int[], p_now bigint,
     p_tenants text[], p_threads text[], p_appends text[], p_counts int[], p_sizes bigint[],
-    p_expected bigint[], p_most bigint[], p_expire bigint[], p_overrides boolean[], p_titles text[],
+    p_expected bigint[], p_skips bigint[], p_most bigint[], p_expire bigint[], p_overrides boolean[], p_titles text[],
     p_owners int[], p_at int[], p_payloads bytea[], p_format text, p_formats text[], p_created bigint[], p_ties int[],
     p_texts text[], p_language text,
     p_early_owners int[], p_early_ids bytea[], p_early_at int[], p_open_owners int[], p_open_ids bytea[], p_open_at int[]
@@ -356,7 +359,7 @@ BEGIN
         RETURN QUERY SELECT a.turn + i - 1, a.outcome, a.first_seq, a.next_seq FROM @append(
             p_now, i - 1,
             p_tenants[i:j], p_threads[i:j], p_appends[i:j], p_counts[i:j], p_sizes[i:j],
-            p_expected[i:j], p_most[i:j], p_expire[i:j], p_overrides[i:j], p_titles[i:j],
+            p_expected[i:j], p_skips[i:j], p_most[i:j], p_expire[i:j], p_overrides[i:j], p_titles[i:j],
             p_owners[k:l], p_at[k:l], p_payloads[k:l], p_format, p_formats[k:l], p_created[k:l], p_ties[k:l],
             p_texts[k:l], p_language,
             p_early_owners, p_early_ids, p_early_at, p_open_owners, p_open_ids, p_open_at) a;

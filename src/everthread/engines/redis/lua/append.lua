@@ -1,6 +1,6 @@
 -- Appends one turn and trims the head.
 --
--- ARGV  4 append ID  5 expected position or ''  6 messages to keep or ''  7 milliseconds to live or ''
+-- ARGV  4 append ID  5 expected position or '', or 'expected:first' to skip positions  6 messages to keep or ''  7 milliseconds to live or ''
 --       8 '1' if 6 and 7 take precedence over the thread's own retention, or ''
 --       9 '=' and the title, which only the first append to a thread sets, or ''
 --       10 links of calls and results: '', 's' and two bytes for each span, or packed  11 bytes of all messages  12… messages, then a fact for each, without its time if that is now
@@ -30,13 +30,13 @@ if before then
   local first, count = string.match(before, '(%d+),(%d+)')
   return { 0, tonumber(first), first + count, 1, apart(thread.updated) }
 end
-local expected = tonumber(ARGV[5])
-if expected and expected ~= thread.next then return { 2, thread.next } end
+local expected, skipped_to = string.match(ARGV[5], '^(%d+):?(%d*)$')
+if expected and tonumber(expected) ~= thread.next then return { 2, thread.next } end
 
 local most, ttl = ARGV[6], ARGV[7]
 if thread.own and ARGV[8] == '' then most, ttl = thread.own.most, thread.own.ttl end
 local count = (#ARGV - FIRST + 1) / 2
-local first, ordinal = thread.next, thread.dropped + thread.count
+local first, ordinal = tonumber(skipped_to) or thread.next, thread.dropped + thread.count
 local trims = most ~= '' and thread.count + count > tonumber(most)
 local links = unpacked_links(ARGV[10])
 
@@ -130,7 +130,10 @@ local function write()
   touch(thread)
 
   -- From here on, no command fails.
-  if first ~= ordinal + thread.shift then seldom().begin_run(thread) end
+  if first ~= ordinal + thread.shift then
+    thread.next = first
+    seldom().begin_run(thread)
+  end
   thread.count = total
   thread.next = first + count
   thread.size = thread.size + ARGV[11]

@@ -1,5 +1,6 @@
--- The append to most threads: it is not the first one, keeps everything, links no call or result of another turn, and no
--- other program writes to the thread. Everything else is left to append.lua, which has the same arguments and reply.
+-- The append to most threads: it is not the first one, keeps everything, skips no positions, links no call or result of
+-- another turn, and no other program writes to the thread. Everything else is left to append.lua, which has the same
+-- arguments and reply.
 -- Looks before it writes. If a command fails, it takes back the others, and append.lua raises the error.
 --
 -- Measured: it takes a quarter less of the server's time, because it defines no functions and makes no table of the thread.

@@ -1,0 +1,1 @@
+-- An append can skip positions: the functions for several turns have a further argument, see the folder functions.
