@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from everthread import (
 )
 from everthread.adapters.openai_agents import EverthreadSession
 from everthread.messages.codec import new_message
+from everthread.testing import Fault, FaultyStore
 from everthread.testing.guarantees.event_loops import LOOPS, run
 from tests.openai_server import Call
 from tests.places import empty_place
@@ -231,6 +234,68 @@ async def test_the_sdk_compacts_the_session(memory: Store, server: ScriptedRespo
     assert await wrapped.get_items() == await session.get_items() == [summary]
 
 
+COMPACTION: Any = {"type": "compaction", "id": "cmp_1", "encrypted_content": "sealed"}
+
+
+class Compactor:
+    """A client with the one call of the service that compacts."""
+
+    def __init__(self, during: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.responses = self
+        self._during = during
+
+    async def compact(self, **_: Any) -> Any:
+        if self._during is not None:
+            await self._during()
+        return SimpleNamespace(output=[COMPACTION], usage=None)
+
+
+def compacting(session: EverthreadSession, **options: Any) -> OpenAIResponsesCompactionSession:
+    client: Any = Compactor(**options)
+    return OpenAIResponsesCompactionSession("trip", session, client=client, should_trigger_compaction=lambda _: True)
+
+
+async def test_a_compaction_replaces_all_items_in_one_append(store: Store, server: ScriptedResponses) -> None:
+    # Every other change fails, as if the process were killed before it.
+    plan = [Fault.FAIL_BEFORE] * 20
+    faulty = FaultyStore(store, plan, calls=["truncate", "delete_thread", "update_thread"])
+    expires = Retention(expire_after=timedelta(days=1))
+    session = EverthreadSession("trip", faulty, retention=expires)
+    await ask(server, session, "Rome?")
+    await ask(server, compacting(session), "And Milan?")
+    assert await session.get_items() == [COMPACTION]
+    thread = await store.get_thread(KEY)
+    assert thread is not None
+    assert (thread.count, thread.next_seq) == (1, 5)
+    assert thread.expires_ms == thread.updated_ms + 86_400_000
+    await session.add_items([said("More"), CALL, OUTPUT])
+    plain = compacting(EverthreadSession("trip", faulty))
+    await plain.run_compaction({"force": True, "compaction_mode": "input"})
+    assert await session.get_items() == [COMPACTION]
+    thread = await store.get_thread(KEY)
+    assert thread is not None
+    assert thread.expires_ms == thread.updated_ms + 86_400_000
+
+
+async def test_a_compaction_drops_no_item_of_another_writer(memory: Store, server: ScriptedResponses) -> None:
+    session = EverthreadSession("trip", memory)
+
+    async def append() -> None:
+        await EverthreadSession("trip", memory).add_items([said("Theirs")])
+
+    await ask(server, compacting(session, during=append), "Rome?")
+    assert kinds(await session.get_items()) == ["user", "message", "user"]
+
+
+async def test_an_output_without_its_call_is_replaced_too(memory: Store) -> None:
+    session = EverthreadSession("trip", memory)
+    await session.add_items([said("Rome?"), CALL])
+    client: Any = Compactor()
+    wrapped = OpenAIResponsesCompactionSession("trip", session, client=client)
+    await wrapped._replace_underlying_session_items(output_items=[OUTPUT, said("x")], previous_items=[])  # type: ignore[list-item]
+    assert await session.get_items(10) == [OUTPUT, said("x")]
+
+
 async def test_messages_of_other_formats_become_items(memory: Store) -> None:
     asked = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function"}]}
     asked["tool_calls"][0]["function"] = {"name": "weather", "arguments": "{}"}  # type: ignore[index]
@@ -239,6 +304,12 @@ async def test_messages_of_other_formats_become_items(memory: Store) -> None:
     session = EverthreadSession("trip", memory)
     assert await session.get_items() == [said("Rome?"), CALL, OUTPUT]
     assert await session.get_items(1) == [OUTPUT]
+
+
+async def test_reasoning_alone_becomes_no_item(memory: Store) -> None:
+    thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "x"}]}
+    await memory.append(KEY, [new_message(thought, format="anthropic")])
+    assert await EverthreadSession("trip", memory).get_items() == []
 
 
 async def test_contents_without_a_form_are_refused(memory: Store) -> None:

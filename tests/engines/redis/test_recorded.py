@@ -16,7 +16,12 @@ from tests.servers import Server
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded_0_1_0.json").read_text())
 """Binary strings are in Latin-1. Each thread has another schema number, or a list that another program pushed to."""
 
-KEYS = [ThreadKey("plain"), ThreadKey("own retention", "a tenant"), ThreadKey("scattered"), ThreadKey("other {program}")]
+KEYS = [
+    ThreadKey("plain"),
+    ThreadKey("own retention", "a tenant"),
+    ThreadKey("scattered"),
+    ThreadKey("other {program}"),
+]
 TURN = [new_message({"role": "user", "content": "new"})]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agents import RunContextWrapper
 from agents.items import TResponseInputItem
@@ -17,7 +18,8 @@ from everthread.adapters.shared_stores import shared_stores
 from everthread.contract import Store, read_all
 from everthread.errors import ConfigurationError, ConflictError, StoreUnavailableError
 from everthread.messages import codec
-from everthread.model import Message, Retention, ThreadKey, check_count
+from everthread.messages.tool_links import turn_links
+from everthread.model import Message, NewMessage, Retention, ThreadKey, check_count
 
 T = TypeVar("T")
 Context = RunContextWrapper[Any]
@@ -25,6 +27,14 @@ Context = RunContextWrapper[Any]
 _MOST_ATTEMPTS = 50
 _TAIL = 32
 _MOST_IN_ONE_READ = 5000
+
+
+class Snapshot(NamedTuple):
+    """The items of a session for the SDK's compaction, in the form of its private class of this purpose."""
+
+    items: list[TResponseInputItem]
+    complete: bool
+    replace_suffix: Callable[[int, list[TResponseInputItem]], Awaitable[bool]]
 
 
 class EverthreadSession(Uncopied):
@@ -133,7 +143,7 @@ class EverthreadSession(Uncopied):
         if not items:
             return
         key, values = self.key(wrapper), cast(Sequence[Mapping[str, object]], items)
-        messages = [codec.new_message(value, format=FORMAT) for value in values]
+        messages = _messages(values)
         title = codec.title_from(codec.view_of(value, FORMAT) for value in values)
         await append_with_retries(self.store, key, messages, retention=self._retention, default_title=title)
 
@@ -165,6 +175,45 @@ class EverthreadSession(Uncopied):
         if self._shared is not None:
             await self._shared.release(self)
 
+    # The SDK's compaction looks for these two, as its own sessions have them. Without them it clears the session and
+    # then adds the items: https://github.com/openai/openai-agents-python/blob/main/src/agents/memory
+
+    async def _get_compaction_snapshot(self, limit: int) -> Snapshot | None:
+        """Return the items if there are at most ``limit``, with the function that replaces those from an index on."""
+        key = self.key()
+        page = await retried(lambda: self.store.read_last(key, limit))
+        found = [items_of(message, key) for message in page]
+        if not page or page[0].seq > page.head_seq or any(len(items) != 1 for items in found):
+            return None
+
+        async def replace(start: int, output: list[TResponseInputItem]) -> bool:
+            new = _messages(cast(Sequence[Mapping[str, object]], output))
+            return await _completed(self._replace(key, [*map(_again, page[:start]), *new], page.next_seq))
+
+        return Snapshot([cast(TResponseInputItem, item) for (item,) in found], True, replace)
+
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Replace all items in one step; return whether that was possible."""
+        key, new = self.key(), _messages(cast(Sequence[Mapping[str, object]], items))
+        page = await retried(lambda: self.store.read_last(key, 0))
+        return await _completed(self._replace(key, new, page.next_seq))
+
+    async def _replace(self, key: ThreadKey, messages: Sequence[NewMessage], next_seq: int) -> bool:
+        """Append messages, and trim all others in the same step, unless the thread has another next position."""
+        thread = await retried(lambda: self.store.get_thread(key))
+        # An output without its call is linked to the message before it, and would be trimmed too.
+        if thread is None or not messages or turn_links(messages).early_results:
+            return False
+        left = self._retention.expire_after if self._retention else None
+        if self._retention is None and thread.expires_ms is not None:
+            left = timedelta(milliseconds=thread.expires_ms - thread.updated_ms)
+        only_these = Retention(max_messages=len(messages), expire_after=left)
+        try:
+            await append_with_retries(self.store, key, messages, expected_seq=next_seq, retention=only_these)
+        except ConflictError:
+            return False
+        return True
+
     async def _newest(self, key: ThreadKey, limit: int | None) -> Sequence[Message]:
         if limit is None or limit >= _MOST_IN_ONE_READ:
             return [message async for message in read_all(self.store, key)]
@@ -184,9 +233,7 @@ class EverthreadSession(Uncopied):
                 continue
             if not truncated.removed:
                 continue
-            again = [codec.new_message(each.payload, format=each.format, created_at=each.created_at) for each in tail]
-            others = [codec.new_message(item, format=FORMAT) for item in items[:-1]]
-            if restored := again[:-1] + others:
+            if restored := [*map(_again, tail[:-1]), *_messages(items[:-1])]:
                 await append_with_retries(self.store, key, restored, retention=self._retention)
             return cast(TResponseInputItem, items[-1])
         raise StoreUnavailableError(f"Too many concurrent writers of {key}. Try again.")
@@ -207,6 +254,15 @@ class EverthreadSession(Uncopied):
                 # A result without its call is linked to the message before it.
                 return list(page), page.next_seq
             count *= 4
+
+
+def _messages(items: Sequence[Mapping[str, object]]) -> list[NewMessage]:
+    return [codec.new_message(item, format=FORMAT) for item in items]
+
+
+def _again(message: Message) -> NewMessage:
+    """Return a stored message to be stored once more."""
+    return codec.new_message(message.payload, format=message.format, created_at=message.created_at)
 
 
 def _settings(given: SessionSettings | Mapping[str, Any] | None) -> SessionSettings:
