@@ -8,8 +8,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from everthread import ThreadKey, open_store
 from everthread.cli.exit_statuses import EXIT_INTERRUPTED, EXIT_UNAVAILABLE
+from everthread.mcp.outline import Outline
 from everthread.wrappers.encryption.encrypted import Encrypted, Keyring
 from everthread.wrappers.encryption.master_keys import keys_from_file
 from tests.cli.driving import PATIENCE, PROGRAM, environment, piped
@@ -87,6 +92,48 @@ async def test_other_input_ends_no_server_and_is_not_shown(tmp_path: Path) -> No
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["result"]["serverInfo"]["name"] for each in answers if each.get("id") == 1] == ["everthread"]
     assert len(done.stdout) < 10_000
+
+
+@pytest.mark.parametrize("id_first", [True, False], ids=["id first", "id last"])
+async def test_a_request_that_is_too_long_is_answered(tmp_path: Path, id_first: bool) -> None:
+    url = f"sqlite:///{tmp_path}/threads.db"
+    await fill(url, talk)
+    # Quotes, braces and names in nested values are not those of the request.
+    query = '\\"}{' * 200_000
+    head, params = {"jsonrpc": "2.0", "method": "tools/call"}, {"id": 99, "arguments": {"query": query, "id": [98]}}
+    long = {"id": "seven", **head, "params": params} if id_first else {**head, "params": params, "id": "seven"}
+    notification = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"id": 5, "text": query}}
+    lines = [
+        json.dumps(HELLO),
+        json.dumps(long),
+        json.dumps(notification),
+        "x" * 1_100_000,
+        json.dumps(HELLO | {"id": 2}),
+    ]
+    done = mcp("\n".join([*lines, ""]), tmp_path, "--store", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(str(each["id"]) for each in answers if "id" in each) == ["1", "2", "None", "seven"]
+    [refused] = [each for each in answers if each.get("id") == "seven"]
+    assert "1,048,576 bytes" in refused["error"]["message"]
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_an_outline_has_the_top_level_of_an_object(value: object) -> None:
+    whole = {"id": "é\\", "a": value, 'b"': [value], "method": "m"}
+    data = json.dumps(whole).encode()
+    for size in (1, 7, 10_000):
+        outline = Outline()
+        for at in range(0, len(data), size):
+            outline.add(data[at : at + size])
+        found = outline.value()
+        # It gives up if the top level itself is too long.
+        assert found is None or (found["id"], found["method"], found['b"']) == (whole["id"], "m", 0)
+        assert found is not None or len(json.dumps(value)) > 3_000
 
 
 async def test_an_interrupt_ends_a_waiting_server(tmp_path: Path) -> None:

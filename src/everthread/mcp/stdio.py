@@ -6,21 +6,31 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, cast
+from functools import partial
+from itertools import chain
+from typing import Any, BinaryIO, Protocol, cast
 
 import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp.types import INVALID_REQUEST, ErrorData, JSONRPCError
+
+from everthread.mcp.outline import Outline
 
 MAX_REQUEST_BYTES = 1024 * 1024
-"""The longest request. A longer line is dropped, and gets no answer."""
+"""The longest request. A longer one gets an error as its answer."""
 _STDIN = 0
 
 
+class _Write(Protocol):
+    async def send(self, item: SessionMessage, /) -> None: ...
+
+
 class _Lines:
-    """The lines of a stream, of bounded length.
+    """The lines of a stream, of bounded length. ``refuse`` answers a longer one, and an empty one takes its place.
 
     A daemon thread waits for each: it ends with the process, also if no line comes. A pool's thread would delay the end
     after Ctrl-C until the client closes the stream.
@@ -29,7 +39,8 @@ class _Lines:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._has_ended = False
-        self._answer: asyncio.Future[bytes] | None = None
+        self._answer: asyncio.Future[bytes | Outline] | None = None
+        self.refuse: Callable[[Outline], Awaitable[None]] | None = None
 
     def end(self) -> None:
         """End as if the client had closed the stream."""
@@ -57,15 +68,25 @@ class _Lines:
 
         threading.Thread(target=read, name="everthread-mcp-input", daemon=True).start()
         line = await answer
+        if isinstance(line, Outline):
+            if self.refuse is not None:
+                await self.refuse(line)
+            # An empty line is no request: the protocol's library reports it and continues.
+            return "\n"
         if not line:
             raise StopAsyncIteration
         return line.decode(errors="replace")
 
-    def _next(self) -> bytes:
+    def _next(self) -> bytes | Outline:
         parts = self._parts()
         line = next(parts, b"")
-        # An empty line is no request: the protocol's library reports it and continues.
-        return b"\n" if any(True for _ in parts) else line
+        second = next(parts, None)
+        if second is None:
+            return line
+        outline = Outline()
+        for part in chain((line, second), parts):
+            outline.add(part)
+        return outline
 
     def _parts(self) -> Iterator[bytes]:
         """Yield one line in parts of at most `MAX_REQUEST_BYTES`."""
@@ -90,9 +111,24 @@ async def serve_stdio(server: Server[Any]) -> None:
     lines = _Lines(open(_STDIN, "rb", closefd=False))  # noqa: SIM115, ASYNC230 - never closed, opens no file
     with _interrupting(lines) as interrupted:
         async with stdio_server(stdin=cast(anyio.AsyncFile[str], lines)) as (read, write):
+            lines.refuse = partial(_refuse, write)
             await server.run(read, write, server.create_initialization_options())
     if interrupted.is_set():
         raise KeyboardInterrupt
+
+
+async def _refuse(write: _Write, outline: Outline) -> None:
+    """Answer a request that is too long. Notifications and responses get no answer."""
+    request = outline.value()
+    if request is not None and ("id" not in request or "method" not in request):
+        return
+    # The ID of a request that is no object, or has a long name, cannot be determined: JSON-RPC answers with null.
+    given = None if request is None else request["id"]
+    error = ErrorData(
+        code=INVALID_REQUEST, message=f"A request has at most {MAX_REQUEST_BYTES:,} bytes. Ask for less in one call."
+    )
+    known = given if isinstance(given, (str, int)) and not isinstance(given, bool) else None
+    await write.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=known, error=error)))
 
 
 @contextmanager
