@@ -227,7 +227,7 @@ async def search_messages(call: Call, asked: SearchMessages) -> FoundPage:
     """Return a page of the messages found."""
     findings = await continued_search(
         call.store,
-        "",
+        call.access.tenant,
         asked.q,
         limit=asked.limit,
         cursor=asked.cursor,
