@@ -325,8 +325,23 @@ class Store(Uncopied, ABC):
         """Delete a document; return whether it existed."""
 
     @abstractmethod
-    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        """Return the sorted names of a thread's documents; none for an unknown thread."""
+    async def list_documents(
+        self, key: ThreadKey, *, prefix: str = "", after: str | None = None, limit: int | None = None
+    ) -> tuple[str, ...]:
+        """Return the names of a thread's documents, in the order of their UTF-8; none for an unknown thread.
+
+        SQLite and PostgreSQL read only the names that they return. Redis walks all names of the thread on the server,
+        and sends only these. Object storage and Cosmos DB read only the page if names are plain (at most 100 lower-case
+        letters, digits, ``.``, ``_`` and ``-``, the first one a letter or digit, the last one no ``.``) and the prefix
+        has a ``.`` before its last character; a shorter prefix lists all names that begin alike. They also read each
+        document with another name that begins like ``prefix``.
+
+        Args:
+            key: The thread.
+            prefix: Return only names that begin with this.
+            after: Return only names above this one. To page forward, continue with the last name of a page.
+            limit: The maximum number of names; ``None``: all.
+        """
 
 
 async def read_all(store: Store, key: ThreadKey, *, start: int = 0, page_size: int = 500) -> AsyncIterator[Message]:

@@ -35,6 +35,7 @@ OPERATIONS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "truncate": lambda store: store.truncate(KEY, stop=41),
     "get_document": lambda store: store.get_document(KEY, "d"),
     "put_document": lambda store: store.put_document(KEY, "d", b"2"),
+    "list_documents": lambda store: store.list_documents(KEY, prefix="d", limit=20),
     "delete_thread": lambda store: store.delete_thread(KEY),
 }
 
@@ -54,6 +55,7 @@ async def fill(store: Store) -> None:
     await store.get_document(other, "d")
     await store.get_thread(other)
     await store.put_document(other, "d", b"1")
+    await store.list_documents(other)
     await store.delete_thread(other)
     await store.list_threads(KEY.tenant, limit=20)
     await store.read_last(KEY, 20)

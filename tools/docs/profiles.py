@@ -46,6 +46,7 @@ CALLS: Mapping[str, str] = {
     "truncate": "`truncate`",
     "get_document": "`get_document`",
     "put_document": "`put_document`",
+    "list_documents": "`list_documents`, a page",
     "delete_thread": "`delete_thread`",
 }
 """The calls with costs in the table."""
@@ -164,7 +165,11 @@ REDIS = Profile(
         "Many writers": "any number of machines",
     },
     ways={"SupportsSearch": _SCAN, "SupportsReconciling": "the list of threads, counts, companions without a list"},
-    costs={**_all(1), "list_threads": Cost(2, 2)},
+    costs={
+        **_all(1),
+        "list_threads": Cost(2, 2),
+        "list_documents": Cost(1, 1, "the server walks all names of the thread"),
+    },
 )
 
 POSTGRES = Profile(
@@ -206,6 +211,7 @@ _SEGMENT_COSTS: Mapping[str, Cost] = {
     "list_threads": Cost(2, 22, "more if threads were active in the same millisecond"),
     "get_document": Cost(2, 2),
     "put_document": Cost(4, 4),
+    "list_documents": Cost(4, 4, "of plain names"),
     "delete_thread": Cost(8, 29, "of a thread of 21 entries, all of the last hour"),
 }
 

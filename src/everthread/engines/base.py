@@ -31,6 +31,7 @@ from everthread._validation import (
 from everthread.capabilities import SupportsDiagnosis, SupportsImport, SupportsRewrite
 from everthread.engines._cursors import listing_cursor, read_listing_cursor
 from everthread.engines._listing import PAGE_BYTES, Listed
+from everthread.engines._names import NameRange
 from everthread.engines._opening import OpensOnce
 from everthread.engines._requests import AppendRequest, ThreadChange
 from everthread.errors import (
@@ -265,8 +266,14 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
         check_identifier(name, "document name")
         return await self._call_to_write(self._delete_document, writable_key(key), name)
 
-    async def list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        return await self._call(self._list_documents, checked_key(key))
+    async def list_documents(
+        self, key: ThreadKey, *, prefix: str = "", after: str | None = None, limit: int | None = None
+    ) -> tuple[str, ...]:
+        check_identifier(prefix, "prefix", may_be_empty=True)
+        if after is not None:
+            check_identifier(after, "after", may_be_empty=True)
+        check_count(limit, "limit", optional=True)
+        return await self._call(self._list_documents, checked_key(key), NameRange.of(prefix, after, limit))
 
     async def diagnose(self) -> tuple[HealthCheck, ...]:
         return ()
@@ -347,8 +354,8 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
     async def _delete_document(self, key: ThreadKey, name: str) -> bool:
         return await self._change_document(key, name, None, None) is not None
 
-    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        return tuple(sorted(await self._documents(key)))
+    async def _list_documents(self, key: ThreadKey, names: NameRange) -> tuple[str, ...]:
+        return names.pick(await self._documents(key))
 
     # Hooks that an engine may write: without the first three it lacks the ability, the others work but can be faster
 

@@ -217,6 +217,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._same(lambda store: store.read(key), other)
         self._same(lambda store: store.get_thread(key), other)
         self._same(lambda store: store.list_documents(key), other)
+        self._same(lambda store: store.list_documents(key, prefix="d", after="d", limit=2), other)
         self._same(lambda store: store.read_last(key, 3, before=max(last, 0)), other)
 
     def _compare_listing(self, tenant: str, limit: int, which: int) -> None:

@@ -127,3 +127,18 @@ async def test_an_append_costs_the_same_after_many_undos() -> None:
         await store.append(KEY, [message(300)])
         name = min(name for folder, name in storage.objects if folder == prefix_of(KEY).entries)
         assert len(storage.objects[prefix_of(KEY).entries, name][0]) < 1000
+
+
+@pytest.mark.parametrize("documents", [30, 300])
+async def test_a_page_of_names_costs_the_same_for_any_number_of_documents(documents: int) -> None:
+    watched = WatchedStorage(MemoryStorage())
+    async with opened(watched) as store:
+        for number in range(documents):
+            await store.put_document(KEY, f"run.step.{number:04}", b"1")
+            await store.put_document(KEY, f"other:{number}", b"1")
+        watched.calls.clear()
+        names = await store.list_documents(KEY, prefix="run.step.", after="run.step.0015", limit=3)
+        assert names == ("run.step.0016", "run.step.0017", "run.step.0018")
+        # The newest state; the page; no shortened name begins like "runstep". A listing has chunks of five here.
+        assert watched.calls["get"] == 1
+        assert watched.calls["list"] <= 5

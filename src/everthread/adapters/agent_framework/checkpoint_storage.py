@@ -42,8 +42,8 @@ class EverthreadCheckpointStorage(UsesStore):
     A checkpoint has at most 64 MiB. Everything that is returned is a copy. Another process finds the checkpoints by
     the same session ID. They are records of the session's thread: deleting the thread deletes them.
 
-    Saving and loading cost the same however many checkpoints there are; listing reads the names of all (about 100
-    bytes each).
+    Saving and loading cost the same however many checkpoints there are; listing reads the names of all checkpoints of
+    the workflow (about 100 bytes each).
 
     Values that JSON lacks are pickled, as by the framework's own storages, and only data is unpickled: common types of
     the standard library, data types of the framework and of the OpenAI SDK, and ``allowed_types``. A checkpoint that
@@ -173,12 +173,12 @@ class EverthreadCheckpointStorage(UsesStore):
     async def _entries(self, workflow_name: str) -> list[tuple[str, str]]:
         """Return the names of a workflow's entries and the IDs in them, the oldest first."""
         start = _workflow(workflow_name)
-        names = await self._store.list_documents(self._key)
-        return [(name, name[len(start) :].split(":", 1)[1]) for name in names if name.startswith(start)]
+        names = await self._store.list_documents(self._key, prefix=start)
+        return [(name, name[len(start) :].split(":", 1)[1]) for name in names]
 
     async def _entries_of(self, checkpoint_id: str) -> list[str]:
-        names = await self._store.list_documents(self._key)
-        return [name for name in names if name.startswith(_ENTRY) and name.split(":", 4)[4] == checkpoint_id]
+        names = await self._store.list_documents(self._key, prefix=_ENTRY)
+        return [name for name in names if name.split(":", 4)[4] == checkpoint_id]
 
 
 def _workflow(name: str) -> str:

@@ -224,8 +224,7 @@ class EverthreadChatKitStore(UsesStore, ChatKitStore[Any]):
         return ThreadKey(thread_id, self._tenant_of(context))
 
     async def _item_names(self, key: ThreadKey) -> list[str]:
-        names = await retried(lambda: self._store.list_documents(key))
-        return sorted(name for name in names if name.startswith(ITEM_PREFIX))
+        return list(await retried(lambda: self._store.list_documents(key, prefix=ITEM_PREFIX)))
 
     async def _item(self, key: ThreadKey, name: str) -> ThreadItem | None:
         return await self._record(key, name, _item)

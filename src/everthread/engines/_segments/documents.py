@@ -6,17 +6,27 @@ Their names begin with the number of the thread's first entry, so a new thread o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import msgspec
 
+from everthread.engines._names import NameRange
 from everthread.engines._segments.log import Log
-from everthread.engines._segments.names import LogPrefix, document_life, document_name, nonce
+from everthread.engines._segments.names import (
+    LogPrefix,
+    before_plain,
+    document_life,
+    document_name,
+    nonce,
+    readable_start,
+)
 from everthread.engines._segments.records import LAYOUT, DocumentRecord, State, decode_document, encode
 from everthread.engines._segments.storage import Storage, after_write
 from everthread.errors import ConflictError, StoreUnavailableError
 from everthread.model import Document
 
 _MOST_ATTEMPTS = 200
+_READS_AT_ONCE = 64
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -83,25 +93,43 @@ async def delete(storage: Storage, prefix: LogPrefix, state: State, name: str) -
     return True
 
 
-async def names(storage: Storage, prefix: LogPrefix, state: State) -> tuple[str, ...]:
-    """Return the names of a thread's documents, sorted."""
+async def names(storage: Storage, prefix: LogPrefix, state: State, wanted: NameRange) -> tuple[str, ...]:
+    """Return the names of documents in a range.
+
+    A shortened object name hides the document's: each that begins like the range costs a read.
+    """
+    if wanted.limit == 0:
+        return ()
     life = document_life(state.born)
+    found = await _plain_names(storage, prefix, life, wanted)
+    beginning = life + readable_start(wanted.prefix)
+    async for chunk in _objects(storage, prefix, beginning, beginning):
+        shortened = [name for name in chunk if "~" in name]
+        for at in range(0, len(shortened), _READS_AT_ONCE):
+            batch = shortened[at : at + _READS_AT_ONCE]
+            stored = await asyncio.gather(*(_stored(storage, prefix, name) for name in batch))
+            found.extend(each.document.name for each in stored if each is not None)
+    return wanted.pick(found)
+
+
+async def _plain_names(storage: Storage, prefix: LogPrefix, life: str, wanted: NameRange) -> list[str]:
     found: list[str] = []
-    async for chunk in storage.list(prefix.documents, after=life):
-        ours = [listed.name for listed in chunk if listed.name.startswith(life)]
-        found.extend([name for name in await asyncio.gather(*(_name(storage, prefix, each) for each in ours)) if name])
+    async for chunk in _objects(storage, prefix, life + before_plain(wanted.start), life):
+        plain = [name[len(life) :] for name in chunk if "~" not in name]
+        found.extend(wanted.pick(plain))
+        is_past = wanted.stop is not None and plain and plain[-1] >= wanted.stop
+        if is_past or (wanted.limit is not None and len(found) >= wanted.limit):
+            break
+    return found
+
+
+async def _objects(storage: Storage, prefix: LogPrefix, after: str, beginning: str) -> AsyncIterator[list[str]]:
+    """Yield names of objects above ``after``, ascending, up to the first that does not begin like this."""
+    async for chunk in storage.list(prefix.documents, after=after):
+        ours = [listed.name for listed in chunk if listed.name.startswith(beginning)]
+        yield ours
         if len(ours) < len(chunk):
             break
-    return tuple(sorted(found))
-
-
-async def _name(storage: Storage, prefix: LogPrefix, object_name: str) -> str:
-    _, _, plain = object_name.partition("-")
-    # A "~" marks a shortened name: only the document itself has the whole one.
-    if "~" not in plain:
-        return plain
-    stored = await _stored(storage, prefix, object_name)
-    return "" if stored is None else stored.document.name
 
 
 async def _stored(storage: Storage, prefix: LogPrefix, object_name: str) -> _Stored | None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from everthread.engines._listing import Listed, looked_at
+from everthread.engines._names import NameRange
 from everthread.engines._segments import documents, runs
 from everthread.engines._segments.compaction import Compaction, Sizes, drop, erase_before, unreferenced
 from everthread.engines._segments.log import Draft, Fence, Log, Step, SupersededError, View
@@ -318,9 +319,9 @@ class SegmentEngine(Engine):
         prefix = prefix_of(key)
         return bool(await self._look(prefix, lambda state: documents.delete(self._storage, prefix, state, name)))
 
-    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
+    async def _list_documents(self, key: ThreadKey, names: NameRange) -> tuple[str, ...]:
         prefix = prefix_of(key)
-        return await self._look(prefix, lambda state: documents.names(self._storage, prefix, state)) or ()
+        return await self._look(prefix, lambda state: documents.names(self._storage, prefix, state, names)) or ()
 
     # Shared
 

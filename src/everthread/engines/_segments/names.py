@@ -14,6 +14,8 @@ _TOP = 16**12 - 1
 _INVERTED = re.compile(r"[0-9a-f]{12}")
 # No upper case: some file systems ignore case. No dot at an end: Azure drops it.
 _PLAIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9_-])?")
+_OTHER = re.compile(r"[^a-z0-9._-]")
+_ALPHABET = "-.0123456789_abcdefghijklmnopqrstuvwxyz"
 _DEFAULT_TENANT = "~"
 
 
@@ -28,8 +30,25 @@ def name_of(identifier: str) -> str:
     if not identifier:
         return _DEFAULT_TENANT
     digest = base64.b32encode(hashlib.sha256(identifier.encode()).digest()[:25]).decode().lower()
-    readable = re.sub(r"[^a-z0-9_-]", "", identifier.lower())[:40]
-    return f"{readable}~{digest}"
+    return f"{readable_start(identifier)}~{digest}"
+
+
+def readable_start(identifier: str) -> str:
+    """Return the start of the shortened name. That of a prefix is a prefix of that of the identifier."""
+    return re.sub(r"[^a-z0-9_-]", "", identifier.lower())[:40]
+
+
+def before_plain(start: str) -> str:
+    """Return a text that is below all plain names not below ``start``, and above most that are below it.
+
+    It consists of characters of names.
+    """
+    plain = _OTHER.split(start, maxsplit=1)[0]
+    if plain != start or not plain:
+        return plain
+    # "~" is above all characters of plain names.
+    at = _ALPHABET.index(plain[-1])
+    return plain[:-1] + (f"{_ALPHABET[at - 1]}~" if at else "")
 
 
 def inverted(number: int) -> str:

@@ -157,10 +157,11 @@ DELETE FROM @documents WHERE name = $4 AND thread = (
 RETURNING true;
 
 -- name: list_documents
--- The names of a live thread's documents, sorted.
+-- The names of a live thread's documents from one to below another (null: to the last), sorted.
 SELECT d.name FROM @threads t JOIN @documents d ON d.thread = t.id
 WHERE t.tenant = $1 AND t.thread_id = $2 AND (t.expires_ms IS NULL OR t.expires_ms > @now($3))
-ORDER BY d.name;
+    AND d.name >= $4 AND ($5::text IS NULL OR d.name < $5)
+ORDER BY d.name LIMIT $6;
 
 -- name: purge
 -- Deletes some rows of expired threads; returns whether there may be more.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from everthread._url_options import engine_options, flag
 from everthread.capabilities import SupportsReconciling
 from everthread.engines._listing import PAGE_BYTES, Listed
+from everthread.engines._names import NameRange
 from everthread.engines._search import Position, Searching
 from everthread.engines._tenants import ListingTenants
 from everthread.engines.base import AppendRequest, ThreadChange, cannot_be_stored
@@ -356,8 +357,9 @@ class PostgresStore(ListingTenants, SupportsReconciling):
     async def _delete_document(self, key: ThreadKey, name: str) -> bool:
         return bool(await self._write("delete_document", key, pack(name)))
 
-    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        rows = await self._fetch("list_documents", key)
+    async def _list_documents(self, key: ThreadKey, names: NameRange) -> tuple[str, ...]:
+        stop = None if names.stop is None else pack(names.stop)
+        rows = await self._fetch("list_documents", key, pack(names.start), stop, names.limit)
         return tuple(unpack(row[0]) for row in rows)
 
     # Shared

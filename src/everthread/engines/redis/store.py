@@ -13,6 +13,7 @@ import msgspec
 from everthread._extras import missing_extra
 from everthread.capabilities import SupportsReconciling
 from everthread.engines._listing import PAGE_BYTES, Listed, looked_at
+from everthread.engines._names import NameRange
 from everthread.engines._tenants import ListingTenants
 from everthread.engines.base import AppendRequest, ThreadChange
 from everthread.engines.redis import scripts
@@ -352,9 +353,10 @@ class RedisStore(ListingTenants, SupportsReconciling):
         reply = await self._run(scripts.DELETE_DOCUMENT, key, [name.encode()])
         return reply[0] == DONE and reply[1] == 1
 
-    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        reply = await self._run(scripts.LIST_DOCUMENTS, key, [])
-        return () if reply[0] == ABSENT else tuple(sorted(name.decode() for name in reply[1]))
+    async def _list_documents(self, key: ThreadKey, names: NameRange) -> tuple[str, ...]:
+        what = [names.prefix.encode(), names.start.encode(), number(names.limit)]
+        reply = await self._run(scripts.LIST_DOCUMENTS, key, what)
+        return () if reply[0] == ABSENT else names.pick(name.decode() for name in reply[1])
 
     # Running scripts
 

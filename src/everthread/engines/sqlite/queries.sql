@@ -177,8 +177,8 @@ ON CONFLICT (thread, name) DO UPDATE SET
 DELETE FROM documents WHERE thread = ? AND name = ?;
 
 -- name: list_documents
--- The names of a thread's documents.
-SELECT name FROM documents WHERE thread = ? ORDER BY name;
+-- The names of a thread's documents from one to below another. A blob is above all names.
+SELECT name FROM documents WHERE thread = ? AND name >= ? AND name < ? ORDER BY name LIMIT ?;
 
 -- name: bury_thread
 -- Marks a thread's rows in other tables as garbage; drop_thread deletes its own in the same transaction.

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from everthread.engines._listing import PAGE_BYTES, Listed, Parts, decode_metadata
+from everthread.engines._names import NameRange
 from everthread.engines._search import Position, hit
 from everthread.engines.sqlite.connection import connect_reader
 from everthread.engines.sqlite.files import OpenFiles
@@ -169,9 +170,11 @@ class Reader(Session):
     def get_document(self, now_ms: int, key: ThreadKey, name: str) -> Document | None:
         return self._snapshot(now_ms, key, lambda log: self.document(log, name), None)
 
-    def list_documents(self, now_ms: int, key: ThreadKey) -> tuple[str, ...]:
+    def list_documents(self, now_ms: int, key: ThreadKey, names: NameRange) -> tuple[str, ...]:
+        between = (names.start, b"" if names.stop is None else names.stop)
+        limit = -1 if names.limit is None else names.limit
         return self._snapshot(
-            now_ms, key, lambda log: tuple(name for (name,) in self.run("list_documents", log.id)), ()
+            now_ms, key, lambda log: tuple(name for (name,) in self.run("list_documents", log.id, *between, limit)), ()
         )
 
     def search(

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from everthread._url_options import engine_options
 from everthread.capabilities import SupportsReconciling
 from everthread.engines._listing import Listed
+from everthread.engines._names import NameRange
 from everthread.engines._search import Position, Searching
 from everthread.engines._tenants import ListingTenants
 from everthread.engines.base import AppendRequest, ThreadChange
@@ -170,8 +171,8 @@ class SqliteStore(Searching, ListingTenants, SupportsReconciling):
     async def _delete_document(self, key: ThreadKey, name: str) -> bool:
         return await self._change(Writer.delete_document, key, name)
 
-    async def _list_documents(self, key: ThreadKey) -> tuple[str, ...]:
-        return await self._look_now(Reader.list_documents, key)
+    async def _list_documents(self, key: ThreadKey, names: NameRange) -> tuple[str, ...]:
+        return await self._look_now(Reader.list_documents, key, names)
 
     async def _delete_thread(self, key: ThreadKey, expected_seq: int | None = None) -> bool:
         existed = await self._change(Writer.delete_thread, key, expected_seq)

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from everthread.contract import MAX_DOCUMENT_BYTES, Store
-from everthread.errors import InvalidMessageError, LimitExceededError
+from everthread.errors import ConfigurationError, InvalidIdentifierError, InvalidMessageError, LimitExceededError
+from everthread.model import ThreadKey
 from everthread.testing.guarantees._base import (
     KEY,
     GuaranteeTests,
@@ -68,6 +69,43 @@ class Documents(GuaranteeTests):
         for name in names:
             await store.put_document(KEY, name, b"1")
         assert await store.list_documents(KEY) == tuple(sorted(names))
+
+    async def test_names_are_listed_in_pages(self, store: Store) -> None:
+        names = ["a", "a.", "a.1", "a.2", "a.3", "a-", "a_", "aa", "A", "a:1", "a:2", "a" * 101, "\0", "é", "\uffee"]
+        for name in [*names, "\U0010ffff", "\U0010ffffb"]:
+            await store.put_document(KEY, name, b"1")
+        names = sorted([*names, "\U0010ffff", "\U0010ffffb"])
+        for prefix in ("", "a", "a.", "a:", "A", "b", "a" * 60, "\U0010ffff"):
+            wanted = [name for name in names if name.startswith(prefix)]
+            assert await store.list_documents(KEY, prefix=prefix) == tuple(wanted)
+            for limit in (1, 2, 100):
+                found: list[str] = []
+                last = None
+                while page := await store.list_documents(KEY, prefix=prefix, after=last, limit=limit):
+                    assert len(page) <= limit
+                    found.extend(page)
+                    last = page[-1]
+                assert found == wanted
+        assert await store.list_documents(KEY, limit=0) == ()
+
+    async def test_a_page_begins_after_any_name(self, store: Store) -> None:
+        for name in ("b", "b.1", "b.2", "c"):
+            await store.put_document(KEY, name, b"1")
+        assert await store.list_documents(KEY, after="") == ("b", "b.1", "b.2", "c")
+        assert await store.list_documents(KEY, after="b.15", limit=1) == ("b.2",)
+        assert await store.list_documents(KEY, prefix="b.", after="a") == ("b.1", "b.2")
+        assert await store.list_documents(KEY, prefix="b.", after="c") == ()
+        assert await store.list_documents(KEY, prefix="b", after="b\0") == ("b.1", "b.2")
+        assert await store.list_documents(ThreadKey("unknown"), prefix="b", after="a", limit=1) == ()
+
+    async def test_a_wrong_page_of_names_is_refused(self, store: Store) -> None:
+        with pytest.raises(ConfigurationError):
+            await store.list_documents(KEY, limit=-1)
+        for wrong in ("\ud800", "x" * 600):
+            with pytest.raises(InvalidIdentifierError):
+                await store.list_documents(KEY, prefix=wrong)
+            with pytest.raises(InvalidIdentifierError):
+                await store.list_documents(KEY, after=wrong)
 
     async def test_a_deleted_document_is_gone_and_begins_again(self, store: Store) -> None:
         await store.put_document(KEY, "a", b"1")
