@@ -22,19 +22,29 @@ from everthread import (
     open_store,
 )
 from everthread.listing import ThreadFilter
-from everthread.recall import Embedder, Follower, FunctionEmbedder, SqliteVectorIndex, recall
+from everthread.model import Message
+from everthread.recall import (
+    Embedder,
+    Follower,
+    FunctionEmbedder,
+    PostgresVectorIndex,
+    RedisVectorIndex,
+    SqliteVectorIndex,
+    recall,
+)
 from everthread.recall.index import VectorIndex
 from everthread.recall.passages import passages_of
 from everthread.wrappers.encryption import Encrypted
+from tests.places import empty_place
 from tests.recall.embedding import DIMENSIONS, words_embedder
 from tests.wrappers.sealed_places import KEYRING
 
 KEY = ThreadKey("trip")
 
 
-async def say(store: Store, key: ThreadKey, question: str, answer: str, **options: object) -> None:
+async def say(store: Store, key: ThreadKey, question: str, answer: str, retention: Retention | None = None) -> None:
     turn = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    await store.append(key, [new_message(each) for each in turn], **options)  # pyright: ignore[reportArgumentType]
+    await store.append(key, [new_message(each) for each in turn], retention=retention)
 
 
 async def content(index: VectorIndex, tenant: str = "") -> dict[tuple[str, int, int], bytes]:
@@ -50,11 +60,11 @@ async def wanted(store: Store, *keys: ThreadKey) -> dict[tuple[str, int, int], b
     """What an index of these threads should have."""
     found: dict[tuple[str, int, int], bytes] = {}
     for key in keys:
-        turns: dict[int, list[object]] = {}
+        turns: dict[int, list[Message]] = {}
         for message in await store.read(key):
             turns.setdefault(message.turn, []).append(message)
         for turn, messages in turns.items():
-            for each in passages_of(messages):  # pyright: ignore[reportArgumentType]
+            for each in passages_of(messages):
                 found[key.thread_id, turn, each.part] = each.digest
     return found
 
@@ -100,6 +110,30 @@ async def test_the_index_follows_every_kind_of_change(every_url: str, tmp_path: 
         assert await content(index) == await wanted(store, KEY)
         assert (await follower.lag()).threads == 0
         await index.aclose()
+
+
+@pytest.mark.parametrize("engine", ["redis", "postgres"])
+async def test_an_index_in_the_stores_own_server_follows_it(engine: str, request: pytest.FixtureRequest) -> None:
+    url, embedder = empty_place(request, engine), words_embedder()
+    index = RedisVectorIndex(url, embedder) if engine == "redis" else PostgresVectorIndex(url, embedder)
+    async with open_store(url) as store:
+        follower, keys = Follower(store, index, embedder, tenants=None), [ThreadKey("trip"), ThreadKey("t", "acme")]
+        for key in keys:
+            for number in range(4):
+                await say(store, key, f"question {number}", f"answer {number} " + "word " * 300)
+        await follower.catch_up()
+        for key in keys:
+            assert await content(index, key.tenant) == await wanted(store, key)
+            await store.truncate(key, stop=6)
+            await say(store, key, "another", "end")
+        await follower.catch_up(whole=False)
+        for key in keys:
+            assert await content(index, key.tenant) == await wanted(store, key)
+        assert (await recall(store, index, embedder, "another end"))[0].turn == 8
+        await store.delete_tenant("acme")
+        assert (await follower.catch_up()).removed == 1
+        assert (await index.count("acme"), list(await index.tenants())) == (0, [""])
+    await index.aclose()
 
 
 async def test_what_was_deleted_or_changed_is_never_returned(every_url: str, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from everthread.cli.places import data_folder
 from everthread.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from everthread.cli.places import Place
     from everthread.contract import Store
-    from everthread.recall import Embedder, SqliteVectorIndex
+    from everthread.recall import Embedder, VectorIndex
 
 VARIABLE = "EVERTHREAD_EMBEDDER"
 LOCAL = "local"
@@ -37,7 +38,7 @@ def index_options(function: Decorator) -> Decorator:
         "index_path",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="File of the index. (default: the store's own file for SQLite, else one in your data folder)",
+        help="SQLite file of the index. (default: the store for SQLite, PostgreSQL, Redis; else one in your data folder)",
     )
     return index(model(function))
 
@@ -61,19 +62,30 @@ def embedder_named(name: str | None) -> Embedder:
     raise ConfigurationError("An embedding model is local, or openai:MODEL:DIMENSIONS, such as openai:bge-m3:1024.")
 
 
-def index_of(store: Store, path: Path | None, embedder: Embedder, *, create: bool) -> SqliteVectorIndex:
+def index_of(store: Store, place: Place, path: Path | None, embedder: Embedder, *, create: bool) -> VectorIndex:
     """Return the index of a store, not yet open.
 
     Args:
         store: The store.
+        place: Its place.
         path: The file that the user named, if any.
         embedder: The model.
-        create: Make an index that does not exist. Otherwise that is an error.
+        create: Make an index that does not exist. Otherwise its use is an error.
     """
-    from everthread.engines.sqlite.location import absolute_path, path_from_url
     from everthread.recall import SqliteVectorIndex
 
-    if path is None and store.location.startswith("sqlite:///"):
+    scheme = store.location.partition(":")[0]
+    if path is None and scheme in {"postgres", "postgresql"}:
+        from everthread.recall import PostgresVectorIndex
+
+        return PostgresVectorIndex(place.url, embedder, create=create)
+    if path is None and scheme.partition("+")[0] in {"redis", "rediss", "unix"}:
+        from everthread.recall import RedisVectorIndex
+
+        return RedisVectorIndex(place.url, embedder, create=create)
+    if path is None and scheme == "sqlite":
+        from everthread.engines.sqlite.location import absolute_path, path_from_url
+
         path = absolute_path(path_from_url(store.location))
     if path is None:
         of_store = hashlib.sha256(store.location.encode()).hexdigest()[:16]

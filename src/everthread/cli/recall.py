@@ -67,7 +67,7 @@ def follow(
     async def work(store: Store) -> IndexState:
         from everthread.recall import Follower
 
-        index = index_of(store, index_path, model, create=True)
+        index = index_of(store, place, index_path, model, create=True)
         try:
             follower = Follower(store, index, model, tenants=(place.tenant,), allow_encrypted=encrypted)
             with progress("Indexing", unit="passages") as advance:
@@ -94,7 +94,7 @@ def status(*, place: Place, index_path: Path | None, embedder: str | None, as_js
         from everthread.recall import Follower
         from everthread.recall.follower import Followed
 
-        index = index_of(store, index_path, model, create=False)
+        index = index_of(store, place, index_path, model, create=False)
         try:
             follower = Follower(store, index, model, tenants=(place.tenant,), allow_encrypted=True)
             return _state(await index.count(place.tenant), await follower.lag(), Followed())

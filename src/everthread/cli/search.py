@@ -159,7 +159,7 @@ def _search_by_meaning(
     async def ask(store: Store) -> tuple[Recalled, ...]:
         from everthread.recall import recall
 
-        index = index_of(store, index_path, model, create=False)
+        index = index_of(store, place, index_path, model, create=False)
         try:
             return await recall(store, index, model, question, tenant=place.tenant, **options)
         finally:

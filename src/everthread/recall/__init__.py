@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from everthread.recall.follower import Follower
     from everthread.recall.index import VectorIndex
     from everthread.recall.minilm import MiniLMEmbedder
+    from everthread.recall.postgres_index import PostgresVectorIndex
+    from everthread.recall.redis_index import RedisVectorIndex
     from everthread.recall.sqlite_index import SqliteVectorIndex
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "FunctionEmbedder",
     "MiniLMEmbedder",
     "OpenAIEmbedder",
+    "PostgresVectorIndex",
     "Recalled",
+    "RedisVectorIndex",
     "SqliteVectorIndex",
     "VectorIndex",
     "recall",
@@ -36,7 +40,9 @@ __getattr__ = lazy_names(
         "FunctionEmbedder": "embedders",
         "MiniLMEmbedder": "minilm",
         "OpenAIEmbedder": "embedders",
+        "PostgresVectorIndex": "postgres_index",
         "Recalled": "asking",
+        "RedisVectorIndex": "redis_index",
         "SqliteVectorIndex": "sqlite_index",
         "VectorIndex": "index",
         "recall": "asking",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -138,3 +138,11 @@ class VectorIndex(ABC):
     @abstractmethod
     async def nearest(self, tenant: str, vector: NDArray[np.float32], limit: int) -> Sequence[Near]:
         """Return the entries with the highest scores, at most one a turn, the highest first."""
+
+
+def best_of_each_turn(found: Iterable[Near], limit: int) -> list[Near]:
+    """Return the highest score of each turn, the highest first."""
+    best: dict[tuple[ThreadKey, int], Near] = {}
+    for near in sorted(found, key=lambda near: -near.score):
+        best.setdefault((near.key, near.turn), near)
+    return list(best.values())[:limit]

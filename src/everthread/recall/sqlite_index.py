@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from everthread.errors import ConfigurationError, StoreUnavailableError
 from everthread.model import ThreadKey
 from everthread.recall.embedders import Embedder
-from everthread.recall.index import Entry, Mark, Near, VectorIndex
+from everthread.recall.index import Entry, Mark, Near, VectorIndex, best_of_each_turn
 from everthread.recall.passages import VERSION
 
 T = TypeVar("T")
@@ -223,10 +223,7 @@ class SqliteVectorIndex(VectorIndex):
                 found.append(Near(key, turn, last, part, seq, created_ms, digest, float(score)))
         if len(found) < len(ids) // 2:
             self._signs.pop(tenant, None)  # most of the nearest were removed since: read the others anew
-        best: dict[tuple[str, int], Near] = {}
-        for near in sorted(found, key=lambda near: -near.score):
-            best.setdefault((near.key.thread_id, near.turn), near)
-        return list(best.values())[:limit]
+        return best_of_each_turn(found, limit)
 
     def _signs_of(self, db: sqlite3.Connection, tenant: str) -> _Signs:
         signs = self._signs.pop(tenant, None) or _Signs(self.dimensions)

@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import msgspec
+
 from everthread._url_options import engine_options, flag
 from everthread.capabilities import SupportsReconciling
 from everthread.engines._listing import PAGE_BYTES, Listed
@@ -154,6 +156,11 @@ class PostgresStore(ListingTenants, SupportsReconciling):
         store._location = "postgresql: (a borrowed pool)"
         store._connections = Connections(store._access, store._location, store._connections.queries, pool)
         return store
+
+    def beside(self) -> tuple[Connections, str, str]:
+        """Return other connections to the same database, for tables beside the store's; and its schema and prefix."""
+        access = msgspec.structs.replace(self._access, pool_size=4)
+        return Connections(access, self._location, {}), self._schema, self._prefix
 
     @property
     def location(self) -> str:
