@@ -38,7 +38,7 @@ def index_options(function: Decorator) -> Decorator:
         "index_path",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="SQLite file of the index. (default: the store for SQLite, PostgreSQL, Redis; else one in your data folder)",
+        help="SQLite file of the index. (default: in the store on SQLite, PostgreSQL, Redis; else in your data folder)",
     )
     return index(model(function))
 
