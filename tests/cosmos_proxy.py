@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable
 from email.message import Message
 from enum import Enum
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from tests.proxies import Answer, Proxy, ProxyHandler
 
 
 class Request(NamedTuple):
@@ -55,14 +55,7 @@ def nothing(_: Request) -> None:
     """Hands everything on."""
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # many connections at the same moment are not refused
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing: a client that gave up is no error here."""
-
-
-class FaultyProxy:
+class FaultyProxy(Proxy):
     """Stands on a port of its own; its items are those of the server behind it.
 
     Args:
@@ -90,21 +83,13 @@ class FaultyProxy:
         self.pause_ms = 0
         self.forbidden = False
         self.answers: dict[str, dict[str, object]] = {}
-        self._upstream = upstream
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
         self._ending = threading.Event()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
+        super().__init__(self._handler(upstream))
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__exit__()
 
     @property
     def told(self) -> dict[str, str]:
@@ -122,56 +107,36 @@ class FaultyProxy:
             self.struck += fault is not None
         return fault
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self, port: int) -> type[ProxyHandler]:
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def handle_one(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        class Handler(ProxyHandler):
+            upstream = port
+
+            def respond(self, body: bytes) -> None:
                 if len(body) > proxy.most_bytes:
-                    return self._answer(413)
+                    return self.answer(413, proxy.told)
                 if proxy.forbidden and "/docs" not in self.path:
-                    return self._answer(403)
+                    return self.answer(403, proxy.told)
                 if self.path in proxy.answers:
-                    return self._answer(*self._told_otherwise(body))
+                    return self.answer(*self._told_otherwise(body))
                 fault = proxy.fate(Request(_verb(self.command, self.headers), self.path, body))
                 if fault is None:
-                    return self._answer(*self._handed_on(body))
+                    return self.answer(*self.forwarded(body))
                 if fault in LANDED:
-                    self._handed_on(body)
+                    self.forwarded(body)
                 if fault is Fault.SILENT_AFTERWARDS:
                     proxy._ending.wait(60)
                 if abs(fault.value) >= 400:
-                    return self._answer(proxy.status or abs(fault.value))
+                    return self.answer(proxy.status or abs(fault.value), proxy.told)
                 with contextlib.suppress(OSError):
                     self.connection.shutdown(socket.SHUT_RDWR)
                 return None
 
-            do_GET = do_PUT = do_POST = do_DELETE = handle_one
-
-            def _handed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-                connection = HTTPConnection("127.0.0.1", proxy._upstream, timeout=30)
-                connection.request(self.command, self.path, body, dict(self.headers))
-                response = connection.getresponse()
-                data = response.read()
-                connection.close()
-                return response.status, dict(response.getheaders()), data
-
-            def _told_otherwise(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-                status, headers, data = self._handed_on(body)
+            def _told_otherwise(self, body: bytes) -> Answer:
+                status, headers, data = self.forwarded(body)
                 said = {**json.loads(data), **proxy.answers[self.path]} if status == 200 else proxy.answers[self.path]
                 return 200, headers, json.dumps(said).encode()
-
-            def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-                self.send_response_only(status)
-                for name, value in (headers or proxy.told).items():
-                    if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None: ...
 
         return Handler
 

@@ -14,18 +14,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from email.utils import formatdate
 from http import HTTPStatus
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
+from tests.proxies import Proxy, ProxyHandler
 from tests.servers import Server, free_port, scratch_folder
 
 AZURITE = "azurite@3.35.0"
@@ -187,7 +185,7 @@ def _listens(server: Server) -> bool:
         return False
 
 
-class Answering:
+class Answering(Proxy):
     """A proxy that answers each request at first with an error, and only then hands it on.
 
     Args:
@@ -202,43 +200,20 @@ class Answering:
         self.times = times
         self.refused = 0
         self._seen: Counter[str] = Counter()
-        outer = self
+        outer, port = self, upstream
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(ProxyHandler):
             protocol_version = "HTTP/1.1"
+            upstream = port
 
-            def handle_one(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            def respond(self, body: bytes) -> None:
                 is_refused = outer._refuses(self.command, self.path, method)
                 if is_refused and not after:
-                    return self._answer(status, {}, b"")
-                answer = self._handed_on(body)
-                return self._answer(status, {}, b"") if is_refused else self._answer(*answer)
+                    return self.answer(status, {})
+                answer = self.forwarded(body)
+                return self.answer(status, {}) if is_refused else self.answer(*answer)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one
-
-            def _handed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-                connection = HTTPConnection("127.0.0.1", upstream, timeout=30)
-                connection.request(self.command, self.path, body, dict(self.headers))
-                response = connection.getresponse()
-                data = response.read()
-                connection.close()
-                return response.status, dict(response.getheaders()), data
-
-            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-                self.send_response_only(status)
-                for name, value in headers.items():
-                    if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
+        super().__init__(Handler)
 
     def _refuses(self, method: str, path: str, only: str) -> bool:
         if only and method != only:
@@ -252,14 +227,6 @@ class Answering:
         """Begins anew, as if no request had been seen."""
         self._seen.clear()
         self.times = times
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 COSMOS = "@vercel/cosmosdb-server@1.0.1"

@@ -8,10 +8,9 @@ from pathlib import Path
 import agent_framework
 import pytest
 
-from everthread import Store, open_store
-from everthread.wrappers.encryption.encrypted import Encrypted
+from everthread import Store
+from tests.places import adapted_store
 from tests.servers import Server
-from tests.wrappers.sealed_places import KEYRING
 
 # Not skips: the main environment never has a beta, and `make test` runs these in the one that has.
 collect_ignore_glob = [] if hasattr(agent_framework, "AgentThread") else ["test_*.py"]
@@ -37,15 +36,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "encrypted"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, fresh_prefix: str) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty store of each engine, one after the other, and an encrypted one."""
-    if request.param == "memory":
-        opened = open_store("memory:")
-    elif request.param == "encrypted":
-        opened = Encrypted(open_store("memory:"), KEYRING)
-    elif request.param == "sqlite":
-        opened = open_store(f"sqlite:///{tmp_path / 'threads.db'}")
-    else:
-        opened = open_store(request.getfixturevalue("redis_url"), prefix=fresh_prefix)
-    async with opened:
-        yield opened
+    async with adapted_store(request, request.param) as store:
+        yield store

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
@@ -26,7 +24,7 @@ from everthread.adapters.agent_framework import EverthreadHistoryProvider
 from everthread.testing.guarantees.event_loops import LOOPS, run
 from tests.adapters.agents import agent_with
 from tests.adapters.scripted import ScriptedClient
-from tests.places import empty_place
+from tests.places import empty_place, printed_by_python
 
 if not hasattr(agent_framework, "SessionStore"):
     pytest.skip("SessionStore came with agent-framework-core 1.13", allow_module_level=True)
@@ -195,9 +193,7 @@ def test_another_process_continues_the_session(shared_url: str) -> None:
         "from everthread.adapters.agent_framework import EverthreadSessionStore\n"
         "print(asyncio.run(EverthreadSessionStore(sys.argv[1]).get('trip')).state['seat'])"
     )
-    command = [sys.executable, "-W", "ignore", "-c", code, shared_url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout, done.stderr) == ("12A\n", "")
+    assert printed_by_python(code, shared_url) == "12A\n"
 
 
 @pytest.mark.parametrize("kind", list(LOOPS))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from typing import Any
 
 import agent_framework_ag_ui
@@ -23,7 +21,7 @@ from everthread.adapters.agent_framework import Everthread, EverthreadHistoryPro
 from everthread.testing.guarantees.event_loops import LOOPS, run
 from tests.adapters.agents import agent_with
 from tests.adapters.scripted import ScriptedClient
-from tests.places import empty_place
+from tests.places import empty_place, printed_by_python
 
 if not hasattr(agent_framework_ag_ui, "AGUIThreadSnapshotStore"):
     pytest.skip("snapshots came with agent-framework-ag-ui 1.0", allow_module_level=True)
@@ -152,9 +150,7 @@ def test_another_process_finds_the_snapshot(shared_url: str) -> None:
         "found = EverthreadThreadSnapshotStore(sys.argv[1]).get(scope='ana', thread_id='trip')\n"
         "print(asyncio.run(found).messages[0]['content'])"
     )
-    command = [sys.executable, "-W", "ignore", "-c", code, shared_url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout, done.stderr) == ("Hello\n", "")
+    assert printed_by_python(code, shared_url) == "Hello\n"
 
 
 @pytest.mark.parametrize("kind", list(LOOPS))

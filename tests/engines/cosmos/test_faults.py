@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -18,7 +18,6 @@ from everthread.model import NewMessage, ThreadKey
 from everthread.testing import Harness, StoreContractSuite, UrlHarness
 from tests.cosmos_proxy import LANDED, Fault, FaultyProxy, Request, always, each_once, nothing, now_and_then
 from tests.object_servers import COSMOS_KEY, cosmos_url
-from tests.servers import Server
 
 pytestmark = pytest.mark.slow
 
@@ -28,17 +27,6 @@ EVERY_FAULT = pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fa
 
 def said(number: int, size: int = 1) -> NewMessage:
     return NewMessage(b'"%s%d"' % (b"private" * size, number))
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
-
-
-@pytest.fixture
-def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
-    with FaultyProxy(plain_cosmos_emulator.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -25,8 +24,7 @@ from everthread.model import NewMessage, Retention, ThreadKey
 from everthread.operations.prune import PrunePolicy, prune
 from everthread.testing import Clock
 from tests.cosmos_proxy import Fault, FaultyProxy, Request, nothing
-from tests.object_servers import COSMOS_KEY, cosmos_url
-from tests.servers import Server
+from tests.object_servers import cosmos_url
 
 pytestmark = pytest.mark.slow
 
@@ -35,17 +33,6 @@ KEY, OTHER = ThreadKey("a", "t"), ThreadKey("b", "t")
 
 def said(text: str) -> NewMessage:
     return NewMessage(f'"{text}"'.encode())
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
-
-
-@pytest.fixture
-def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
-    with FaultyProxy(plain_cosmos_emulator.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

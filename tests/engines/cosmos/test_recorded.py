@@ -11,7 +11,7 @@ import pytest
 
 from everthread import ThreadKey, new_message, open_store
 from everthread.engines.cosmos import CosmosStore
-from tests.object_servers import COSMOS_KEY, cosmos_url
+from tests.object_servers import cosmos_url
 from tests.servers import Server
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded_0_1_0.json").read_text())
@@ -22,8 +22,7 @@ TURN = [new_message({"role": "user", "content": "new"})]
 
 
 @pytest.fixture
-async def store(plain_cosmos_emulator: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CosmosStore]:
-    monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
+async def store(plain_cosmos_emulator: Server) -> AsyncIterator[CosmosStore]:
     url = f"{cosmos_url(plain_cosmos_emulator, 'http')}&discover=false"
     async with open_store(url) as maker:
         assert isinstance(maker, CosmosStore)

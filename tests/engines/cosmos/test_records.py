@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
 from agent_framework import WorkflowCheckpoint
 
 from everthread import ThreadKey, open_store
 from everthread.adapters.agent_framework import EverthreadCheckpointStorage
 from everthread.operations.records import delete_record, get_record, put_record
-from tests.object_servers import COSMOS_KEY, cosmos_url
+from tests.object_servers import cosmos_url
 from tests.servers import Server
 
 KEY = ThreadKey("trip", "acme")
 LARGE = b'"' + '\\"é\U0001f4be'.encode() * 300_000 + b'"'
 
 
-async def test_records_and_checkpoints_come_back(cosmos_emulator: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
+async def test_records_and_checkpoints_come_back(cosmos_emulator: Server) -> None:
     async with open_store(cosmos_url(cosmos_emulator)) as store:
         for value in (LARGE, b"[1]", LARGE):
             await put_record(store, KEY, "r", value)

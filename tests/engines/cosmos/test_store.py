@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -38,17 +37,6 @@ from tests.servers import Server, free_port
 
 KEY = ThreadKey("a")
 TURN = [NewMessage(b'"private words"')]
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_COSMOS_KEY", COSMOS_KEY)
-
-
-@pytest.fixture
-def proxy(plain_cosmos_emulator: Server) -> Iterator[FaultyProxy]:
-    with FaultyProxy(plain_cosmos_emulator.port) as proxy:
-        yield proxy
 
 
 @pytest.mark.essential_first

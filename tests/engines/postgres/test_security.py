@@ -263,7 +263,7 @@ async def test_the_documented_script_ends_row_level_security(
 ) -> None:
     schema = schema_of(url)
     role = f"ended_{schema}"
-    text = (DOCS / "engines" / "postgres.md").read_text()
+    text = (DOCS / "reference" / "storage-format.md").read_text()
     (script,) = re.findall(r"```sql\n(DO \$\$.*?pg_policies.*?)```", text, re.DOTALL)
     async with open_store(url) as owner:
         await owner.append(ThreadKey("secret", "b"), TURN)

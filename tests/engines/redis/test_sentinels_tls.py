@@ -20,7 +20,7 @@ from tests.engines.redis.turns import KEY, said
 from tests.redis_topologies import PRIMARY_NAME, eventually, sentinel_settings
 from tests.servers import Server, free_port, scratch_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ADMIN, APP, WATCHER = "admins-secret", "apps-secret", "watchers-secret"
 
@@ -168,7 +168,8 @@ async def test_certificates_of_servers_and_of_sentinels_are_checked(secured: Sec
 
 
 async def test_a_failover_over_tls_is_survived(secured: Secured) -> None:
-    async with open_store(secured.url(), **SIGNED_IN) as store:
+    # A busy machine takes its time for the election.
+    async with open_store(secured.url(), failover_timeout=120, **SIGNED_IN) as store:
         key = ThreadKey("failover")
         assert await store.append(key, [said("a")]) == Appended(0, 1)
         await asyncio.to_thread(eventually, lambda: secured.ask(secured.primary(), "WAIT", "1", "100") == 1)

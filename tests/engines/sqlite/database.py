@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import struct
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +56,38 @@ def other_writer(path: Path) -> Iterator[None]:
     yield
     db.execute("ROLLBACK")
     db.close()
+
+
+def run_python(script: str) -> str:
+    """Runs a script in a Python of its own; it must end well within a minute."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_at_the_same_time(script: str, processes: int) -> None:
+    """Runs ``main(number)`` of a script in several processes, which wait for one another before they begin."""
+    run_python(f"{textwrap.dedent(script)}\nprocesses = {processes}\n{_FORKED}")
+
+
+_FORKED = """
+import asyncio, os, sys
+
+begin, go = os.pipe()
+children = []
+for number in range(processes):
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(begin, 1)  # until the parent closes its end
+        try:
+            asyncio.run(main(number))
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+os.close(go)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""

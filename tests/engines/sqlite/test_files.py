@@ -7,9 +7,6 @@ import inspect
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
@@ -30,6 +27,7 @@ from everthread.engines.sqlite import SqliteStore, read_only
 from everthread.engines.sqlite.connection import connect_writer
 from everthread.engines.sqlite.errors import translate
 from everthread.engines.sqlite.location import DatabaseFile, path_from_url, url_of
+from tests.engines.sqlite.database import run_python
 
 KEY = ThreadKey("a")
 HELLO = [NewMessage(b'{"role":"user","content":"Hello"}')]
@@ -276,15 +274,6 @@ async def test_a_shell_user_can_read_the_messages(tmp_path: Path) -> None:
     row = db.execute("SELECT thread_id, seq, payload FROM readable_messages").fetchone()
     db.close()
     assert row == ("a", 0, HELLO[0].payload.decode())
-
-
-def run_python(script: str) -> str:
-    """Runs a script in a Python of its own; it must end well within a minute."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 async def test_a_new_file_and_its_log_are_their_owners_alone(tmp_path: Path) -> None:

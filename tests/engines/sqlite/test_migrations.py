@@ -14,7 +14,7 @@ from everthread.engines.sqlite import SqliteStore
 from everthread.engines.sqlite.connection import connect_writer
 from everthread.engines.sqlite.location import DatabaseFile
 from everthread.engines.sqlite.schema import APPLICATION_ID, migrations
-from tests.engines.sqlite.test_files import run_python
+from tests.engines.sqlite.database import run_at_the_same_time
 
 KEY = ThreadKey("trip")
 HELLO = new_message({"role": "user", "content": "Hello Rome"})
@@ -83,32 +83,14 @@ def test_the_cost_is_the_same_for_any_size(tmp_path: Path, version: int) -> None
 def test_many_processes_may_open_an_old_file_at_once(tmp_path: Path, version: int) -> None:
     old_file(tmp_path / "x.db", version)
     script = f"""
-        import asyncio, os, sys
         from everthread import NewMessage, ThreadKey, open_store
         import everthread.engines.sqlite.store
 
-        async def main():
+        async def main(number):
             async with open_store("sqlite:///{tmp_path}/x.db", busy_timeout=50) as store:
                 await store.append(ThreadKey("trip"), [NewMessage(b"1")])
-
-        begin, go = os.pipe()
-        children = []
-        for number in range(12):
-            child = os.fork()
-            if child == 0:
-                os.close(go)
-                os.read(begin, 1)  # until the parent closes its end
-                try:
-                    asyncio.run(main())
-                except BaseException as error:
-                    print(repr(error), file=sys.stderr, flush=True)
-                    os._exit(1)
-                os._exit(0)
-            children.append(child)
-        os.close(go)
-        sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
     """
-    run_python(script)
+    run_at_the_same_time(script, processes=12)
 
     async def count() -> int:
         async with SqliteStore(tmp_path / "x.db") as store:

@@ -19,8 +19,7 @@ from everthread import (
 from everthread.engines.sqlite import SqliteStore
 from everthread.engines.sqlite.connection import connect_reader, connect_writer
 from everthread.engines.sqlite.location import DatabaseFile
-from tests.engines.sqlite.database import KEY, look, other_writer, tool_turn
-from tests.engines.sqlite.test_files import run_python
+from tests.engines.sqlite.database import KEY, look, other_writer, run_at_the_same_time, run_python, tool_turn
 
 
 async def test_another_writer_is_waited_for_and_readers_wait_for_nobody(tmp_path: Path) -> None:
@@ -53,32 +52,14 @@ async def test_a_lock_held_too_long_is_a_typed_error(tmp_path: Path) -> None:
 
 def test_fifty_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
     script = f"""
-        import asyncio, os, sys
         from everthread import NewMessage, ThreadKey, open_store
         import everthread.engines.sqlite, everthread.engines.sqlite.store
 
         async def main(number):
             async with open_store("sqlite:///{tmp_path}/new/x.db", busy_timeout=50) as store:
                 await store.append(ThreadKey("a"), [NewMessage(b"%d" % number)])
-
-        begin, go = os.pipe()
-        children = []
-        for number in range(50):
-            child = os.fork()
-            if child == 0:
-                os.close(go)
-                os.read(begin, 1)  # until the parent closes its end
-                try:
-                    asyncio.run(main(number))
-                except BaseException as error:
-                    print(repr(error), file=sys.stderr, flush=True)
-                    os._exit(1)
-                os._exit(0)
-            children.append(child)
-        os.close(go)
-        sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
     """
-    run_python(script)
+    run_at_the_same_time(script, processes=50)
     values = {row[0] for row in look(tmp_path / "new" / "x.db", "SELECT payload FROM messages")}
     assert values == {b"%d" % number for number in range(50)}
 
