@@ -29,7 +29,7 @@ def missing_extra(extra: str, error: ImportError) -> ConfigurationError:
 def lazy_names(
     package: str, modules: Mapping[str, str], extra: str, *, imported: str | None = None
 ) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package whose names are imported at their first use.
+    """Make the ``__getattr__`` of a package that imports its names at their first use.
 
     So importing the package needs no framework, and works with every release of it.
 

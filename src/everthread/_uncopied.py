@@ -8,7 +8,7 @@ from everthread.errors import ConfigurationError
 
 
 class Uncopied:
-    """Refuses `copy`, `copy.deepcopy` and `pickle` at once, instead of a copy that fails at its first use."""
+    """Refuses `copy`, `copy.deepcopy` and `pickle` immediately, instead of a copy that fails at its first use."""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Never:
         raise ConfigurationError(

@@ -19,7 +19,7 @@ def take_options(url: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[s
     """Takes everthread's own options out of a URL's query; the rest stays for the driver, in order.
 
     Args:
-        known: A parser for each option's text; it raises ``ValueError`` for what it refuses.
+        known: A parser for each option's text; it raises ``ValueError`` for a wrong text.
 
     Raises:
         ConfigurationError: An option's value is refused, or an option is given twice.
@@ -42,7 +42,7 @@ def take_options(url: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[s
 def engine_options(
     url: str, overrides: Mapping[str, Any], own: Mapping[str, Callable[[str], Any]] | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The options that every engine takes from its URL, and those of its own, with keyword overrides.
+    """The options of an engine from its URL: those of every engine and its own, with keyword overrides.
 
     In a URL: ``max_messages`` (count), ``expire_after`` (seconds), ``max_message_bytes``, ``read_only``.
 

@@ -229,5 +229,5 @@ class SupportsSealing(ABC):
     async def shred_tenant(self, tenant: str) -> int:
         """Delete a tenant's threads and destroy its keys; return the number of threads.
 
-        Afterward no copy of the data can be read, wherever it lies.
+        Afterward no copy of the data can be read, in any place.
         """

@@ -57,12 +57,12 @@ class ConflictError(EverthreadError):
 
     @classmethod
     def at_position(cls, key: object, actual: int, expected: int | None) -> ConflictError:
-        """Return the error for a thread whose next position is not the expected one."""
+        """Return the error for a thread that has another next position than expected."""
         return cls(f"The next position of {key} is {actual}, not {expected}.", actual)
 
     @classmethod
     def at_revision(cls, what: object, actual: int, expected: int | None) -> ConflictError:
-        """Return the error for a thread or document whose revision is not the expected one."""
+        """Return the error for a thread or document that has another revision than expected."""
         return cls(f"{what} has revision {actual}, not {expected}.", actual)
 
     def __str__(self) -> str:

@@ -80,7 +80,7 @@ class ShownMedia(msgspec.Struct):
 
 
 class ShownMessage(Object):
-    """A message in the same form, whatever its format is."""
+    """A message in the same form for all formats."""
 
     thread_id: ThreadId
     seq: Annotated[int, Meta(description="Its position.")]

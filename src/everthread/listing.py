@@ -315,7 +315,7 @@ async def existing_thread(store: Store, key: ThreadKey) -> Thread:
 
 
 async def thread_named(store: Store, name: str, tenant: str = "") -> Thread:
-    """Return the thread with this ID, else the only thread whose ID or title begins with it.
+    """Return the thread with this ID, else the only thread with an ID or title that begins with it.
 
     A title in any case; one that is equal comes before longer ones. Costs a listing of all threads unless ``name`` is
     an ID, and looks at the newest 100,000.
@@ -402,7 +402,7 @@ async def undo_position(store: Store, key: ThreadKey, turns: int = 1) -> int:
 
 
 async def undo(store: Store, key: ThreadKey, turns: int = 1, *, expected_seq: int | None = None) -> Truncated:
-    """Drop the last whole turns of a thread for good.
+    """Drop the last whole turns of a thread permanently.
 
     A turn is the messages of one append. A call in an older turn goes too if only a dropped turn has its result. The
     positions are never reused. If another writer appends at the same time, nothing is dropped.

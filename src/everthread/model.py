@@ -78,7 +78,7 @@ class NewMessage(msgspec.Struct, frozen=True):
         payload: The framework's own JSON, as UTF-8. Stored byte for byte.
         format: The name of the codec that reads the payload, such as ``"agent-framework"``.
         calls: Ids of the tool calls that this message makes.
-        results: Ids of the tool calls that this message answers. With ``calls`` it tells the store
+        results: Ids of the tool calls that this message answers. With ``calls`` it shows the store
             where a thread may be cut.
         created_at: When the message was made; ``None`` takes the store's time. For imports.
 

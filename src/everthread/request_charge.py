@@ -1,10 +1,10 @@
-"""What calls cost, where a service tells it: the request units of Azure Cosmos DB.
+"""The cost of calls, if a service reports it: the request units of Azure Cosmos DB.
 
     with charges() as used:
         await store.append(key, messages)
     print(used.total)
 
-An engine tells each request's charge with `charge`, and it reaches whoever is collecting around the call.
+An engine reports each request's charge with `charge`, which adds it to the collecting blocks around the call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Charges:
     """Adds up the cost of the calls in a block.
 
     Attributes:
-        total: In the unit of the service; 0 where none tells.
+        total: In the unit of the service; 0 if the service reports none.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ _collecting: ContextVar[Charges | None] = ContextVar("everthread_charges", defau
 def charges() -> Generator[Charges]:
     """Collects the charges within the block, in the tasks that it begins too; blocks may be nested.
 
-    What a store does by itself afterwards (joining, cleaning up) is in no block.
+    Work of a store in the background (joining, cleaning up) is in no block.
     """
     used, outer = Charges(), _collecting.get()
     try:
@@ -49,7 +49,7 @@ def charges() -> Generator[Charges]:
 
 @contextmanager
 def collecting_in(used: Charges | None) -> Generator[None]:
-    """For engines: charges within the block go there, and nowhere else; ``None``: to nobody."""
+    """For engines: charges within the block are added there only; ``None``: nowhere."""
     token = _collecting.set(used)
     try:
         yield
@@ -63,7 +63,7 @@ def collector() -> Charges | None:
 
 
 def charge(amount: float) -> None:
-    """For engines: tells what a request has cost."""
+    """For engines: report the charge of a request."""
     used = _collecting.get()
     if used is not None:
         used.add(amount)

@@ -184,7 +184,7 @@ POSTGRES = Profile(
         "Conflict-aware": "compared in the statement",
         "Lossless": "a text column, byte for byte",
         "Bounded": "one range of an index",
-        "Valid for a model": "open calls in the thread's row; in a message's, what it is tied to",
+        "Valid for a model": "open calls in the thread's row; in a message's row, the position that it is linked to",
         "Isolated": "(tenant, id) is a unique key",
         "After a crash": "all, unless `synchronous_commit` is off; after a failover, what the replica had",
         "Expiry": "invisible immediately, removed in small steps",

@@ -54,7 +54,7 @@ def chat(
     max_messages: int | None,
     keeps_input: bool,
 ) -> None:
-    """Talk to an agent whose threads are stored.
+    """Talk to an agent that stores its threads.
 
     Quit, open the client in another shell or on another machine, load the thread and continue.
     """

@@ -73,7 +73,7 @@ def show(name: str | None, as_json: bool) -> None:
 
 @config.command(
     epilog=f"{ADDING}\n\n\b\nThe limits apply to messages that commands append to this store, unless a thread has a\n"
-    "retention of its own. A program that opens the store sets its own limits."
+    "retention. A program that opens the store sets its own limits."
 )
 @click.argument("name")
 @click.argument("url", required=False)

@@ -156,7 +156,7 @@ class ErasedTenant(Object):
     store: Annotated[str, Meta(description="Location of the store, without secrets.")]
     began: Annotated[datetime, Meta(description="Time at which it began.")]
     ended: Annotated[datetime, Meta(description="Time at which it ended.")]
-    sums: Annotated[ErasedSums, Meta(description="What was erased.")]
+    sums: Annotated[ErasedSums, Meta(description="Numbers of erased records.")]
     left: Annotated[int, Meta(description="Threads found afterwards: 0, unless another process wrote.")]
     version: Annotated[int, Meta(description="Version of the receipt's format.")]
     remains: Remains
@@ -263,8 +263,8 @@ class Check(Object):
     """A health check."""
 
     status: Annotated[Literal["ok", "warning", "error"], Meta(description="Its result.")]
-    name: Annotated[str, Meta(description="What was checked.")]
-    value: Annotated[str, Meta(description="What was found.")]
+    name: Annotated[str, Meta(description="Subject of the check.")]
+    value: Annotated[str, Meta(description="Result in words.")]
     advice: Annotated[str, Meta(description="What to do about it.")]
 
 
@@ -272,7 +272,7 @@ class FoundInconsistency(Object):
     """With --repair: an inconsistency of the store."""
 
     status: Annotated[Literal["found", "repaired"], Meta(description="Whether it was repaired.")]
-    problem: Annotated[str, Meta(description="What is inconsistent.")]
+    problem: Annotated[str, Meta(description="The inconsistency.")]
     count: Annotated[int, Meta(description="Number of places.")]
 
 
@@ -289,7 +289,9 @@ class PlannedChange(Object):
 class RepairStatus(Object):
     """With --repair or --undo: a problem of a thread, or the outcome for a thread."""
 
-    status: Annotated[Literal["found", "repaired", "undone", "partial", "failed"], Meta(description="What was done.")]
+    status: Annotated[
+        Literal["found", "repaired", "undone", "partial", "failed"], Meta(description="Step of the repair.")
+    ]
     thread_id: ThreadId
     seq: Annotated[
         int | str | UnsetType | None,

@@ -145,7 +145,7 @@ def _azure(endpoint: str, deployment: str, environ: Mapping[str, str]) -> Model:
 def _azure_credential() -> Any:
     from azure.identity import AzureCliCredential, ChainedTokenCredential, DefaultAzureCredential
 
-    # The CLI first: on a developer's machine it answers at once, where the default chain probes for a cloud host.
+    # The CLI first: on a developer's machine it answers immediately, where the default chain probes for a cloud host.
     return ChainedTokenCredential(AzureCliCredential(), DefaultAzureCredential(exclude_cli_credential=True))
 
 

@@ -166,7 +166,7 @@ def complete_store(ctx: click.Context, what: click.Command | click.Parameter, in
     try:
         known = load().stores
     except EverthreadError:
-        # The command itself reports what is wrong with the file; completion must not.
+        # The command itself reports faults of the file; completion must not.
         return []
     return [CompletionItem(f"@{name}") for name in sorted(known) if f"@{name}".startswith(incomplete)]
 

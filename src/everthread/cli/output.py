@@ -36,7 +36,7 @@ SHORTEST = 10
 
 
 class Output:
-    """Prints what a command found or did.
+    """Prints the results of a command.
 
     Stored text is not trusted: its control characters reach neither the terminal nor the columns.
 
@@ -158,7 +158,7 @@ class Output:
 
 
 class _Pager:
-    """A file whose text goes to a pager, or to standard output if it fits the screen."""
+    """A file that sends its text to a pager, or to standard output if it fits the screen."""
 
     encoding = "utf-8"
 

@@ -36,7 +36,7 @@ Examples:
 \b
 Reads the store and never writes to its threads. It may be interrupted and started
 again at any time. Deleted and changed turns leave the index in the next pass over all
-threads, at most ten minutes later; in a SQLite store's own file, at once. A search
+threads, at most ten minutes later; in a SQLite store's own file, immediately. A search
 never shows them.
 
 {MODELS_HELP}
@@ -87,7 +87,7 @@ def follow(
 @index_options
 @json_option
 def status(*, place: Place, index_path: Path | None, embedder: str | None, as_json: bool) -> None:
-    """Tell what an index has, and what it lacks."""
+    """Report the contents of an index, and the messages that it lacks."""
     model = embedder_named(embedder)
 
     async def work(store: Store) -> IndexState:

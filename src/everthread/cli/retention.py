@@ -81,7 +81,7 @@ def _set(place: Place, key: ThreadKey, wanted: Retention | Literal["inherit"], *
     if in_force.expire_after is not None and not yes:
         idle = datetime.now(UTC) - _present(place, key).updated_at
         if idle >= in_force.expire_after:
-            confirm(f"{key.thread_id} has been idle for longer, so it is deleted at once. Continue?", yes=False)
+            confirm(f"{key.thread_id} has been idle for longer, so it is deleted immediately. Continue?", yes=False)
     return run(lambda store: store.update_thread(key, retention=wanted), place)
 
 

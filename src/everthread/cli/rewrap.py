@@ -43,7 +43,7 @@ that they encrypted.
     help=f"Place of the master keys: file:PATH or env:NAME. (default: the named store's, else {VARIABLE})",
 )
 @flag_option("--new-key", help="Make a new key for the tenant first.")
-@flag_option("--forget-old", help="Delete the tenant's older keys once nothing needs them.")
+@flag_option("--forget-old", help="Delete the tenant's older keys when no record needs them.")
 @flag_option("--accept-plain", help="Encrypt records that are not encrypted too.")
 @dry_run_option
 @json_option

@@ -116,7 +116,7 @@ def without_secrets(text: str, url: str) -> str:
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed; end the command unless the answer is yes.
 
-    Without a terminal nobody can answer: then ``--yes`` is required.
+    Without a terminal there is no answer: then ``--yes`` is required.
     """
     if yes:
         return

@@ -115,7 +115,7 @@ class OpensOnce(Store):
         """Connect, and create or check the schema. Create and migrate nothing if ``self.read_only``."""
 
     async def _close(self) -> None:
-        """Finish calls that are under way and close what `_open` opened. May be repeated after a cancellation."""
+        """Finish calls in progress and close what `_open` opened. May be repeated after a cancellation."""
 
     def _release(self) -> None:
         """Release connections and threads without an event loop."""

@@ -18,7 +18,7 @@ class AppendRequest(msgspec.Struct, frozen=True):
         links: How the turn's tool calls and results are linked: see `everthread.messages.tool_links`.
         append_id: The caller's id, or a new random one.
         retention: Applies to this append, unless the thread has its own and ``overrides`` is false.
-        now_ms: The time by this process's clock, for engines whose storage has no clock.
+        now_ms: The time by this process's clock, for engines that have no clock in their storage.
         is_new_id: The id was made for this append, so no earlier append can have it.
         overrides: The caller gave the retention with this append, so it precedes the thread's own.
         skip_to: The position of the first message if that is above ``expected_seq``: see `first_seq`. ``None`` unless

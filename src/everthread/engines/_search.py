@@ -78,7 +78,7 @@ def _view(payload: bytes, format: str) -> View | None:
 
 
 def _plain(text: str) -> str:
-    # No index takes NUL or lone surrogates, and nobody looks for them.
+    # No index takes NUL or lone surrogates, and no user searches for them.
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 

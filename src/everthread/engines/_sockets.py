@@ -10,7 +10,7 @@ import socket
 def disconnect(transport: asyncio.BaseTransport) -> None:
     """Close a transport's connection without its event loop, which ``transport.abort()`` needs.
 
-    The server sees the end at once. Python frees the file descriptor with the transport, under a `ResourceWarning`.
+    The server sees the end immediately. Python frees the file descriptor with the transport, under a `ResourceWarning`.
     """
     connection = transport.get_extra_info("socket")
     if connection is not None:

@@ -337,7 +337,7 @@ class Engine(OpensOnce, SupportsRewrite, SupportsImport, SupportsDiagnosis):
     async def _change_document(
         self, key: ThreadKey, name: str, value: bytes | None, expected_revision: int | None
     ) -> Document | None:
-        """Store a document and return it, or delete it for ``None`` and return what was deleted, atomically.
+        """Store a document and return it, or delete it for ``None`` and return the deleted one, atomically.
 
         A document that is stored creates its thread. The revision is one more than before, and 1 for a new document.
         """

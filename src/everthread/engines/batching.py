@@ -35,7 +35,7 @@ class Coalescer(Generic[Q, R]):
             the batch gets that error.
         key: Returns the key of an item. Each key has its own batches, which do not wait for those of other keys.
         max_batch: The largest number of items in a batch.
-        max_bytes: A batch of several items has at most so many bytes, as ``size_of`` counts them.
+        max_bytes: The most bytes of a batch of several items, as ``size_of`` counts them.
         isolate: Returns the error of one item after its batch failed, or ``None`` if the reason concerns all items.
             In the first case the batch is sent again item by item, so that one item cannot fail the others. Sending an
             item twice must be safe.

@@ -1,6 +1,6 @@
 """Threads in this process's memory: the reference that other engines are compared with, and good for tests.
 
-Nothing outlives the process. URL: ``memory:``; each opening has threads of its own.
+Nothing outlives the process. URL: ``memory:``; each opened store has its own threads.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class MemoryStore(ListingTenants):
     def from_url(cls, url: str, **options: Any) -> Self:
         rest, settings = engine_options(url, options)
         if rest.rstrip("/") != "memory:":
-            raise ConfigurationError("A store in memory is named memory: and has no name or options of its own.")
+            raise ConfigurationError("A store in memory is named memory: and has no name and no options.")
         return cls(**settings)
 
     @property

@@ -133,7 +133,7 @@ class ServiceStorage(ThreadedStorage):
                 yield listed
 
     async def folders(self, folder: str) -> AsyncIterator[Sequence[str]]:
-        # Not by delimiter: that returns all folders at once.
+        # Not by delimiter: that returns all folders in one answer.
         chunks = iter(self._obstore.list(self._store, f"{folder}/", chunk_size=_CHUNK))
         last = ""
         while (chunk := await self.run(lambda: next(chunks, None))) is not None:
@@ -191,7 +191,7 @@ class ServiceStorage(ThreadedStorage):
                     self._obstore.delete(self._store, path)
 
     def typed(self, error: Exception) -> Exception:
-        """Translate an error of obstore, whose text may quote a request with its signature."""
+        """Translate an error of obstore. Its text may quote a request with its signature."""
         if isinstance(error, FileNotFoundError):
             return self._missing()
         if not isinstance(error, self._errors.BaseError):

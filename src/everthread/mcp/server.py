@@ -41,7 +41,7 @@ INSTRUCTIONS = (
 def thread_server(
     store: Store, *, tenant: str = "", may_write: bool = False, hide: Callable[[str], str] = str
 ) -> Server[Any]:
-    """Return a server whose tools reach one tenant of a store.
+    """Return a server with tools that reach one tenant of a store.
 
     ``list_threads``, ``search_messages``, ``read_thread`` and ``read_message`` return pages of bounded size. At most
     `CALLS_AT_ONCE` calls run at a time, each for at most `CALL_SECONDS`. Errors of everthread become error results

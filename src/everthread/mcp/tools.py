@@ -68,7 +68,7 @@ class ReadThread(Arguments):
 
 
 class ReadMessage(Arguments):
-    """Read one message as it is stored: its JSON, in parts."""
+    """Read the stored JSON of one message, in parts."""
 
     thread_id: ThreadId
     seq: Position
@@ -91,7 +91,7 @@ class TagThread(Arguments):
 
 
 class DeleteThread(Arguments):
-    """Delete a thread with all its messages, for good. It cannot be undone."""
+    """Delete a thread with all its messages. It cannot be undone."""
 
     thread_id: ThreadId
     next_seq: Annotated[Seq, Meta(description="The `next_seq` of list_threads: it fails if the thread grew since.")]

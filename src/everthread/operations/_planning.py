@@ -24,7 +24,7 @@ class Problem(msgspec.Struct, frozen=True):
     Attributes:
         kind: Its kind.
         seq: The position, row or index of its message, if it has one.
-        repair: What a repair does about it. Empty: nothing.
+        repair: The change by a repair. Empty: none.
         text: A line that describes it.
         refusal: The model service and its error; empty if services accept it.
         call_id: The ID of the tool call, if it is about one.

@@ -1,4 +1,4 @@
-"""Threads to repair, wherever they are stored: their records as they stand, and changes of single records."""
+"""Threads to repair, of any store: their records in their stored form, and changes of single records."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Target(ABC):
 
     @abstractmethod
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Make all changes in one step, if the thread is still as it was read.
+        """Make all changes in one step, if the thread has not changed since it was read.
 
         Raises:
             ConflictError: Another program changed it.

@@ -1,4 +1,4 @@
-"""Ask an index: the stored turns whose meaning is nearest to a question."""
+"""Ask an index: the stored turns with the meaning nearest to a question."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def recall(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> tuple[Recalled, ...]:
-    """Return the turns of a tenant whose meaning is nearest to a question, the nearest first.
+    """Return the turns of a tenant with the meaning nearest to a question, the nearest first.
 
     Each turn is read from the store again: one that is gone or was changed since it was indexed is never returned. So
     the index decides only which turns are looked at.

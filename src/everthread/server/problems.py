@@ -60,7 +60,7 @@ class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class ProblemError(Exception):
-    """A request that fails for a reason of its own, not of the store."""
+    """A request that is wrong itself; the store has not failed."""
 
     def __init__(self, status: HTTPStatus, title: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)

@@ -87,7 +87,7 @@ def messages(*, payloads: SearchStrategy[bytes] | None = None) -> SearchStrategy
     """Messages, some of which make or answer tool calls, also ones that were never made.
 
     Args:
-        payloads: What they hold; by default anything that `payloads` gives.
+        payloads: The payloads; by default any that `payloads` gives.
     """
     held = payloads if payloads is not None else _payloads()
     ids = st.lists(st.sampled_from(["c1", "c2", "c3", "call:{x}\0"]), max_size=2, unique=True).map(tuple)

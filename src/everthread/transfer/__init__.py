@@ -66,7 +66,7 @@ async def copy_threads(
         to_tenant: The owner of the copies. Default: the same tenant.
         names: IDs, or shell patterns of IDs. Empty for all threads.
         dry_run: Write nothing; report what a run would do. Both stores may be read-only. A read-only target does not
-            tell whether an earlier copy wrote messages that the source no longer has; the report assumes so.
+            show whether an earlier copy wrote messages that the source no longer has; the report assumes so.
         skip_unreadable: Skip messages that are not JSON; otherwise their thread fails. The report lists them.
         watcher: Receives the progress.
 

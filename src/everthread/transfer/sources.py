@@ -223,7 +223,7 @@ class StoreSource(Source):
                 yield found
 
     async def thread(self, name: str) -> StoreThread | None:
-        """Return the thread of this ID as it is now, or ``None`` if there is none.
+        """Return the current state of the thread of this ID, or ``None`` if there is none.
 
         Raises:
             CorruptRecordError: Its title or metadata is damaged, and the listing did not have it.

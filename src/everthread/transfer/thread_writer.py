@@ -1,6 +1,6 @@
 """Bring one thread of a store to the state that a source has, and compare all of it.
 
-A thread keeps its positions. So the target's next position tells which messages it lacks, and an append with
+A thread keeps its positions. So the target's next position shows which messages it lacks, and an append with
 ``expected_seq`` is safe to repeat. Where the source has no messages (a trimmed head, a dropped tail), the next append
 skips these positions; at the end of the thread, the target's next position is moved forward.
 """
@@ -95,7 +95,7 @@ class ThreadWriter:
         self.skipped: list[Skipped] = []
 
     async def run(self) -> Status:
-        """Write what the target lacks; return what became of the thread.
+        """Write the messages and documents that the target lacks; return the status of the thread.
 
         Raises:
             DifferenceError: The target has another thread of this name.

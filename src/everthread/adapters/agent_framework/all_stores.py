@@ -24,7 +24,7 @@ class Everthread(UsesStore):
             hosted = AgentState(agent, session_store=stores.sessions())
             result = await workflow.run(order, checkpoint_storage=stores.checkpoints("order-4711"))
 
-    Closing it closes the store that it opened; what it handed out closes nothing.
+    Closing it closes the store that it opened; closing an object that it returned closes nothing.
 
     Args:
         store: A `Store`, which stays the caller's to close and works in one event loop, or the URL of one, which works

@@ -53,4 +53,4 @@ class Outages:
         except StoreUnavailableError as error:
             if not self._answers:
                 raise
-            log.error("%s %s failed (%s): the run goes on without it.", what, key, type(error).__name__)  # noqa: TRY400
+            log.error("%s %s failed (%s): the run continues without it.", what, key, type(error).__name__)  # noqa: TRY400

@@ -122,7 +122,7 @@ class UnfinishedRun:
         self._results[call_id] = Content.from_function_result(call_id, result=result)
 
     async def end(self, error: BaseException) -> None:
-        """Store the messages. Never fails, and goes on if the caller is cancelled again."""
+        """Store the messages. Never fails, and continues if the caller is cancelled again."""
         if self._has_ended:
             return
         self._has_ended = True

@@ -190,7 +190,7 @@ class EverthreadChatMessageStore(Uncopied):
         """Return the JSON values from which `deserialize` continues in another process.
 
         Args:
-            include_credentials: Write the URL with its password. Whoever reads the state can then read the store.
+            include_credentials: Write the URL with its password. A reader of the state can then read the store.
             kwargs: Not used.
 
         Raises:

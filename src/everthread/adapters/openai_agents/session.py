@@ -132,7 +132,7 @@ class EverthreadSession(Uncopied):
         return cast(list[TResponseInputItem], newest)
 
     async def add_items(self, items: list[TResponseInputItem], *, wrapper: Context | None = None) -> None:
-        """Store items after the others. Readers see all of them at once.
+        """Store items after the others. Readers see all of them or none.
 
         Raises:
             InvalidMessageError: JSON would alter an item. The message gives the place.

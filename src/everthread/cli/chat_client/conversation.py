@@ -117,7 +117,7 @@ class Conversation:
         except (EverthreadError, ReplyStopped):
             raise
         except Exception as error:
-            # Each library of models has exceptions of its own; with none of them may the user lose the message.
+            # Each model library has its own exceptions, and none of them may lose the user's message.
             raise ModelError(f"{type(error).__name__}: {error}") from error
 
     async def saved_threads(self, cursor: str | None, *, limit: int) -> Page[Thread]:

@@ -178,7 +178,8 @@ def _resized(group: Group, changes: Mapping[int, bytes]) -> Group:
 def unreferenced(before: State | None, after: State | None) -> set[str]:
     """Return the joined objects that an entry dropped.
 
-    They may be deleted at once: their names are never used again, and a reader that misses them reads the newest entry.
+    They may be deleted immediately: their names are never used again, and a reader that misses them reads the
+    newest entry.
     """
     if before is None or after is None or before.gone or after.born != before.born:
         return set()  # a former life is erased as a whole

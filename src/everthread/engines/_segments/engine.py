@@ -220,7 +220,7 @@ class SegmentEngine(Engine):
 
     async def _update_thread(self, key: ThreadKey, change: ThreadChange) -> Thread:
         prefix = prefix_of(key)
-        # Every entry carries the state, so large metadata is an object of its own.
+        # Every entry carries the state, so large metadata is a separate object.
         beside = await self._put_beside(prefix, key, change.metadata)
 
         async def step(view: View) -> Draft:

@@ -22,7 +22,7 @@ _OVERWRITTEN = (
 
 
 async def probe(storage: Storage, fence: Fence) -> tuple[HealthCheck, ...]:
-    """Try a storage with objects of its own, which this removes.
+    """Try a storage with test objects, and remove them.
 
     Returns:
         The checks up to the first operation for which the credentials lack a right.

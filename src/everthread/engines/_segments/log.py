@@ -55,7 +55,7 @@ class Fence(msgspec.Struct, frozen=True):
     The first two prevent a late writer from creating a deleted entry again.
 
     Attributes:
-        trust_s: A writer assumes this long that nobody deleted the entry after the newest one it has seen.
+        trust_s: A writer assumes this long that no other process deleted the entry after the newest one it has seen.
         grace_s: An entry's name is not freed for this long after the entry was written. The difference covers writes
             in flight and clocks that disagree.
         listing_s: A page of a listing that takes at most this long shows every thread that moves during it.

@@ -46,7 +46,7 @@ class StaleMarkers:
 
     A listing is no snapshot: it may pass the position of the new marker before that is written, and reach the position
     of the former one after that was deleted. So one former marker of a moving thread always stays for longer than a
-    listing takes, and the others are deleted at once. A thread has one or two markers, however often it moves.
+    listing takes, and the others are deleted immediately. A thread has one or two markers, however often it moves.
 
     """
 
@@ -58,7 +58,7 @@ class StaleMarkers:
         self._is_running = False
 
     async def retire(self, prefix: LogPrefix, name: str) -> None:
-        """Delete the former marker of a thread, at once or later."""
+        """Delete the former marker of a thread, immediately or later."""
         kept, now = self._kept.setdefault(prefix, {}), time.monotonic()
         if not self._closing.is_set() and next(reversed(kept.values()), 0.0) - now < self._listing_s:
             kept[name] = now + 2 * self._listing_s

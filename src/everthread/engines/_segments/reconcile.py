@@ -29,8 +29,8 @@ class Reconciliation:
     """One pass over all objects of a tenant.
 
     Calls that are in progress leave the same traces as writers that died in the middle, so age decides between them.
-    What a writer still has to write or to delete is younger than ``grace_s``; for deletions, which must not leave
-    content behind, see `_remains`.
+    Objects that a writer still has to write or to delete are younger than ``grace_s``; for deletions, which must not
+    leave content behind, see `_remains`.
     """
 
     def __init__(self, log: Log, tenant: str, now_ms: int, *, repair: bool) -> None:
@@ -115,7 +115,7 @@ class Reconciliation:
     async def _remains(self) -> None:
         """Count what young deletions and rewrites left, unless they are in progress.
 
-        They erase content at once, so their remains are reported long before the fence allows to delete other
+        They erase content immediately, so their remains are reported long before the fence allows to delete other
         objects. One that is in progress erases something while this waits.
         """
         if not self._remaining:
@@ -198,7 +198,7 @@ class Reconciliation:
 
 
 class _Remains(NamedTuple):
-    """Objects whose content should have been erased: their number of each kind, and their names."""
+    """Objects that should have no content left: their number of each kind, and their names."""
 
     counts: Counter[str]
     names: frozenset[str]

@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class NotWrittenError(StoreUnavailableError):
-    """A write failed and certainly stored nothing. Sending it again at once would fail again."""
+    """A write failed and certainly stored nothing. Sending it again immediately would fail again."""
 
 
 @contextlib.contextmanager

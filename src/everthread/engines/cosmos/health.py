@@ -17,7 +17,7 @@ _STALE = {"Eventual", "ConsistentPrefix"}
 
 
 def encryption(url: str, *, verifies: bool) -> HealthCheck:
-    """Check that nobody else can read or change the traffic with an endpoint."""
+    """Check that no third party can read or change the traffic with an endpoint."""
     endpoint = split_url(url)
     is_local = endpoint.hostname in {"localhost", "127.0.0.1", "::1"}
     if endpoint.scheme != "https":
@@ -46,7 +46,7 @@ def of_account(name: str, account: Any) -> Iterator[HealthCheck]:
     policy = cast("Mapping[str, Any]", account.ConsistencyPolicy or {})
     level = str(policy.get("defaultConsistencyLevel", "unknown"))
     stale = level in _STALE
-    advice = "A process may not see its own writes at once: use Session or stronger." if stale else ""
+    advice = "A process may not see its own writes immediately: use Session or stronger." if stale else ""
     yield HealthCheck("consistency", level, "warning" if stale else "ok", advice)
 
 
@@ -61,8 +61,8 @@ def of_container(found: Any) -> Iterator[HealthCheck]:
     yield HealthCheck("container", f"{container['id']}, partition key {PARTITION_KEY}")
     life = container.get("defaultTtl")
     advice = "Emptied items of deleted threads stay forever: turn it on, without a default." if life is None else ""
-    told = "off" if life is None else "on" if life == -1 else f"on, {life} s by default, which every item overrides"
-    yield HealthCheck("time to live", told, "ok" if life is not None else "warning", advice)
+    state = "off" if life is None else "on" if life == -1 else f"on, {life} s by default, which every item overrides"
+    yield HealthCheck("time to live", state, "ok" if life is not None else "warning", advice)
     paths = [str(path["path"]) for path in container.get("indexingPolicy", {}).get("includedPaths", [])]
     all_is_indexed = "/*" in paths
     advice = f"Each write pays for all paths: index only {PARTITION_KEY}/?, exclude /*." if all_is_indexed else ""

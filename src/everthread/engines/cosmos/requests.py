@@ -108,7 +108,7 @@ class Requests:
             self.count(cast("Mapping[str, str]", headers))
 
     def typed(self, error: Exception, body: object = None) -> Exception:
-        """Translate an error of the driver, whose text quotes items and signatures; ``body`` is the item sent."""
+        """Translate an error of the driver. Its text quotes items and signatures; ``body`` is the item sent."""
         if isinstance(error, self._errors.CosmosHttpResponseError):
             return self._typed_answer(_number(error, "status_code"), _number(error, "sub_status"), body)
         if isinstance(error, self._transport.ClientAuthenticationError):

@@ -43,10 +43,10 @@ _PAGE = 100
 
 
 class CosmosStorage(Storage):
-    """Items of a container whose partition key is ``/pk``.
+    """Items of a container with the partition key ``/pk``.
 
     An object that does not fit an item is cut into parts, which are written before the item that refers to them and
-    so makes them visible at once.
+    so makes them visible in one step.
 
     `CosmosStore.from_url` describes the options; an empty ``account`` is that of the connection string.
 

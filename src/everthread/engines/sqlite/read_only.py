@@ -97,8 +97,8 @@ def _prepare(db: sqlite3.Connection, file: DatabaseFile) -> None:
     version = schema_version(db, file, newest)
     if version < newest:
         raise SchemaError(
-            f"{file.url} has schema version {version}, which this release cannot read as it is. Open it once for "
-            f"writing to bring it to version {newest}: everthread doctor {file.url}"
+            f"{file.url} has schema version {version}, which this release reads only after a migration. Open it "
+            f"once for writing to bring it to version {newest}: everthread doctor {file.url}"
         )
 
 

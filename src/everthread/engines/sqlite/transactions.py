@@ -46,7 +46,7 @@ class Transactions(Session):
     def change_many(self, batch: Sequence[Change]) -> Sequence[object]:
         """Make changes in one transaction; return a result or an exception for each, on the disk by then.
 
-        If one raises an error, each is made in a transaction of its own, so that it fails alone.
+        If one raises an error, each is repeated in a separate transaction, so that it fails alone.
         """
         try:
             return self._confirmed(batch)

@@ -33,7 +33,7 @@ class Fault(msgspec.Struct, frozen=True):
         at: The index of the message in the list.
         text: A line that describes it.
         refusal: The model service and its error; empty if services accept it.
-        repair: What a repair does about it; empty: nothing.
+        repair: The change by a repair; empty: none.
         call_id: The ID of the tool call, if it is about one; shortened if it is long.
     """
 

@@ -22,7 +22,7 @@ class Row(msgspec.Struct, frozen=True):
         value: Its decoded payload, as strict JSON can represent it; ``None`` if it is not a JSON object.
         is_strict: It is strict JSON as it stands.
         size: The bytes of its JSON.
-        is_opaque: It is not an object, but content of an application with a format of its own.
+        is_opaque: It is not an object, but content of an application in its own format.
     """
 
     value: Value | None

@@ -122,7 +122,7 @@ class FileTarget(Target):
         if not self._is_packed:
             return payload + b"\n"
         if not _is_json(payload):
-            # An undo brings a damaged record back as it was.
+            # An undo restores a damaged record unchanged.
             return payload
         packed = msgspec.msgpack.encode(msgspec.json.decode(payload))
         return len(packed).to_bytes(_HEADER, "big") + packed

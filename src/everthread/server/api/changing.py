@@ -18,7 +18,7 @@ from everthread.server.problems import ProblemError
 
 
 class ChangeThread(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Change the title and the metadata of a thread. What is not given stays."""
+    """Change the title and the metadata of a thread. Fields that are not given stay unchanged."""
 
     title: Annotated[str | None, Meta(description="The new title; empty to remove it.")] = None
     metadata: Annotated[dict[str, Any], Meta(description="Metadata to set.")] = {}
@@ -36,7 +36,7 @@ class ForkThread(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class UndoTurns(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Remove the last turns of a thread for good. Needs If-Match, so that a repeated request removes no more."""
+    """Remove the last turns of a thread permanently. Needs If-Match, so that a repeated request removes no more."""
 
     turns: Annotated[int, Meta(ge=1, le=1_000, description="The number of turns.")] = 1
 

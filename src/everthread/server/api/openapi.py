@@ -76,7 +76,7 @@ def _operation(route: Route) -> dict[str, Any]:
 _SUMMARIES = {
     "schema": "Return this schema.",
     "get_thread": "Return a thread.",
-    "delete_thread": "Delete a thread with all its messages, for good.",
+    "delete_thread": "Delete a thread with all its messages, permanently.",
 }
 
 

@@ -11,7 +11,7 @@ from everthread.testing.harness import MeteredHarness
 
 UNDOS = 400
 TOLERANCE = 500
-"""Bytes by which a thread with so many undos may cost more than one with as many writes but no undo."""
+"""Bytes by which a thread with this number of undos may cost more than one with as many writes and no undo."""
 
 
 class Costs(GuaranteeTests):

@@ -1,4 +1,4 @@
-"""A store works in every kind of event loop, and tells clearly where it cannot."""
+"""A store works in every kind of event loop, or raises a clear error."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ PAIRS = [
 
 
 async def seen_of(store: Store, key: ThreadKey) -> tuple[MessagePage, Any, Any, Any, Any, Any]:
-    """Return all results of a store for a thread, each of a read of its own."""
+    """Return all results of a store for a thread, each of a separate read."""
     return (
         await store.read(key),
         await store.read_last(key, 3),

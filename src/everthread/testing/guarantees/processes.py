@@ -146,7 +146,7 @@ async def _check_after_kill(harness: ProcessHarness, job: Job, acks: list[Ack]) 
             extra = {turn for by, turn in turns if by == lane and turn >= done[lane]}
             assert extra <= {done[lane]}
             answer = await store.append(job.key, again, append_id=f"{lane}-{done[lane]}", retention=job.retention)
-            # What a server had still to do when its client was killed may land after it was looked for here.
+            # A write that the server had not done when its client was killed may land after this check.
             assert answer.replayed or not extra, "an append that landed was not known"
         again_kept = whole_turns(await everything(store, job.key))
         for lane in job.lanes:

@@ -29,7 +29,7 @@ KINDS = {
 
 
 def recognized_kind(path: Path) -> str | None:
-    """Return the kind of source that a file or folder is, or ``None`` if its content does not tell.
+    """Return the kind of source that a file or folder is, or ``None`` if its content shows none.
 
     Raises:
         ConfigurationError: It cannot be read.
