@@ -114,7 +114,7 @@ $(BETA)/.beta: $(VENV)/.uv pyproject.toml constraints-beta.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BETA)/bin/python -c constraints-beta.txt -e '.[redis,testing]' --group beta
 	@touch $@
 
-# All extras but mcp, which needs a newer PyJWT than the lowest release of redis.
+# Not mcp, which needs a newer PyJWT than the lowest release of redis, nor openai-agents, which needs a newer openai.
 $(LOWEST)/.lowest: $(VENV)/.uv pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python -c constraints-lowest.txt \

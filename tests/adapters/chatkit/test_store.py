@@ -232,6 +232,24 @@ async def test_a_record_of_another_form_is_reported(store: Store) -> None:
     assert "private text" not in str(caught.value)
 
 
+async def test_one_damaged_record_hides_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    chat = EverthreadChatKitStore(store)
+    for number in range(3):
+        await chat.add_thread_item("trip", item(number), None)
+    name = next(each for each in await store.list_documents(KEY) if "msg_1" in each)
+    await store.put_document(KEY, name, b'{"value":{"type":"private text"}}')
+    page = await chat.load_thread_items("trip", None, 3, "asc", None)
+    assert ([each.id for each in page.data], page.has_more) == (["msg_0", "msg_2"], False)
+    await chat.save_thread(ThreadMetadata(id="other", created_at=BEGIN), None)
+    await store.update_thread(KEY, title="Rome", metadata={"chatkit": {"status": "private text"}})
+    listed = {each.id: each.title for each in (await chat.load_threads(5, None, "desc", None)).data}
+    assert listed == {"other": None, "trip": "Rome"}
+    with pytest.raises(CorruptRecordError):
+        await chat.load_thread("trip", None)
+    assert "msg_1" in caplog.text
+    assert "private text" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["postgres", "objects"])
 async def test_other_engines_store_threads_and_items(

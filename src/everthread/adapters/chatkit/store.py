@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -38,6 +40,8 @@ MOST_ITEMS_A_PAGE = 1000
 
 _MARK = "chatkit:thread"
 _MOST_ATTEMPTS = 50
+_AT_ONCE = 50
+_log = logging.getLogger("everthread")
 _item: TypeAdapter[ThreadItem] = TypeAdapter(ThreadItem)
 _attachment: TypeAdapter[Attachment] = TypeAdapter(Attachment)
 
@@ -113,6 +117,8 @@ class EverthreadChatKitStore(UsesStore, ChatKitStore[Any]):
     async def load_threads(self, limit: int, after: str | None, order: str, context: Any) -> Page[ThreadMetadata]:
         """Return a page of threads, newest activity first. ``after`` is the ``after`` of the former page.
 
+        A thread with a description that cannot be read is listed with its title and times, and a warning in the log.
+
         Raises:
             UnsupportedError: The order is ``asc``: stores list the newest activity first.
             ConfigurationError: ``after`` is not from this store.
@@ -120,7 +126,7 @@ class EverthreadChatKitStore(UsesStore, ChatKitStore[Any]):
         if order != "desc":
             raise UnsupportedError("Threads are listed newest first: give order='desc'.")
         page = await self._store.list_threads(self._tenant_of(context), limit=_limit(limit), cursor=after)
-        data = [_described(each) for each in page if each.key.thread_id != ATTACHMENTS]
+        data = [_listed(each) for each in page if each.key.thread_id != ATTACHMENTS]
         return Page(data=data, has_more=page.cursor is not None, after=page.cursor)
 
     async def delete_thread(self, thread_id: str, context: Any) -> None:
@@ -135,9 +141,10 @@ class EverthreadChatKitStore(UsesStore, ChatKitStore[Any]):
     ) -> Page[ThreadItem]:
         """Return a page of items in the order of their times, ``asc`` or ``desc``. ``after`` is the ID of an item.
 
+        A record that is no item is left out, with a warning in the log.
+
         Raises:
             NotFoundError: The item ``after`` does not exist.
-            CorruptRecordError: A record is no item.
         """
         key, limit = self._key(thread_id, context), _limit(limit)
         names = await self._item_names(key)
@@ -145,7 +152,11 @@ class EverthreadChatKitStore(UsesStore, ChatKitStore[Any]):
             names.reverse()
         if after is not None:
             names = names[names.index(_found(names, after)) + 1 :]
-        items = [each for name in names[:limit] if (each := await self._item(key, name)) is not None]
+        items: list[ThreadItem] = []
+        for at in range(0, min(limit, len(names)), _AT_ONCE):
+            some = names[at : min(at + _AT_ONCE, limit)]
+            found = await asyncio.gather(*(self._readable_item(key, name) for name in some))
+            items += [item for item in found if item is not None]
         has_more = len(names) > limit
         return Page(data=items, has_more=has_more, after=_id_in(names[limit - 1]) if has_more else None)
 
@@ -229,6 +240,13 @@ class EverthreadChatKitStore(UsesStore, ChatKitStore[Any]):
     async def _item(self, key: ThreadKey, name: str) -> ThreadItem | None:
         return await self._record(key, name, _item)
 
+    async def _readable_item(self, key: ThreadKey, name: str) -> ThreadItem | None:
+        try:
+            return await self._item(key, name)
+        except CorruptRecordError as error:
+            _log.warning("A page leaves out an item: %s", error)
+            return None
+
     async def _record(self, key: ThreadKey, name: str, kind: TypeAdapter[T]) -> T | None:
         data = await retried(lambda: get_record(self._store, key, name))
         try:
@@ -245,6 +263,14 @@ def _described(thread: Thread) -> ThreadMetadata:
         )
     except ValidationError:
         raise CorruptRecordError(f"The metadata 'chatkit' of {thread.key} is none of this ChatKit release.") from None
+
+
+def _listed(thread: Thread) -> ThreadMetadata:
+    try:
+        return _described(thread)
+    except CorruptRecordError as error:
+        _log.warning("A list shows a thread without its description: %s", error)
+        return ThreadMetadata(id=thread.key.thread_id, created_at=thread.created_at, title=thread.title)
 
 
 def _dumped(value: BaseModel, **options: Any) -> dict[str, Any]:
