@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everthread import CorruptRecordError, InvalidMessageError, Message, NewMessage, ThreadKey, open_store
-from everthread.adapters.agent_framework.conversion import KEPT, to_beta, to_current
+from everthread.messages.converting.generations import KEPT, to_beta, to_current
 from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore
 from everthread.adapters.agent_framework_beta.messages import message_codec
 from everthread.messages.codec import decode_as_text, new_message, view_of

@@ -83,9 +83,11 @@ async def test_results_and_text_of_one_message_reach_the_model(format: str | Non
         ("user", ["text"]),
         ("assistant", ["text", "function_call"]),
         ("tool", ["function_result"]),
-        ("user", ["text", "uri"]),
+        ("user", ["text"]),
         ("user", ["text"]),
     ]
+    result = client.seen[0][2].contents[0]
+    assert [(item.type, item.text or item.uri) for item in result.items or ()] == [("text", "sunny"), ("uri", LINK)]
 
 
 @pytest.mark.parametrize("content", [[{"type": "novel", "body": "private"}], {"private": 1}])

@@ -313,8 +313,8 @@ async def test_reasoning_alone_becomes_no_item(memory: Store) -> None:
 
 
 async def test_contents_without_a_form_are_refused(memory: Store) -> None:
-    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]}
-    await memory.append(KEY, [new_message(image, format="chat-completions")])
+    unknown = {"role": "user", "content": [{"type": "hologram", "depth": 3}]}
+    await memory.append(KEY, [new_message(unknown, format="chat-completions")])
     with pytest.raises(UnsupportedError, match="position 0"):
         await EverthreadSession("trip", memory).get_items()
 

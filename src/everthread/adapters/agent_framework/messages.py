@@ -112,7 +112,7 @@ def message_from(value: object) -> Message:
     """
     known = dict(codec.as_object(value))
     if known.get("type") == BETA_TYPE:
-        from everthread.adapters.agent_framework.conversion import to_current
+        from everthread.messages.converting.generations import to_current
 
         known = dict(to_current(known))
     if known.get("type", CURRENT_TYPE) != CURRENT_TYPE:

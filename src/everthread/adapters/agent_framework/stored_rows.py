@@ -1,8 +1,7 @@
-"""Convert stored messages of any format to rows of Agent Framework. Imports no framework.
+"""Read stored messages of any format as rows of Agent Framework. Imports no framework.
 
-Messages of other formats (OpenAI's chat completions and responses, Anthropic, LangChain) are converted through their
-views: text, reasoning, media, tool calls and results with their ids. A record that no agent can use is left out, with a
-warning that names its position, unless it is empty.
+Messages of other formats are converted: see `everthread.messages.converting`. A record that no agent can use is left
+out, with a warning that names its position, unless it is empty.
 """
 
 from __future__ import annotations
@@ -13,20 +12,17 @@ from typing import TypeVar, cast
 
 from msgspec import structs
 
-from everthread.adapters.agent_framework.conversion import Json
 from everthread.adapters.paused_collector import paused_collector
 from everthread.errors import CorruptRecordError
-from everthread.messages.codec import Media, View, as_list, as_object, decode_as_text, encode, view_of
+from everthread.messages.codec import as_list, as_object, decode_as_text, encode, recognize, view_of
+from everthread.messages.converting.convert import Source, convert
+from everthread.messages.converting.neutral import Json
 from everthread.messages.formats import agent_framework
 from everthread.model import Message, MessagePage, ThreadKey
 
 FORMAT = "agent-framework"
 
 M = TypeVar("M")
-
-_ITEMS = "openai-responses"
-_NOTHING = View()
-_ROLES = {"developer": "system", "system": "system", "assistant": "assistant"}
 
 log = logging.getLogger("everthread.agent_framework")
 
@@ -51,13 +47,13 @@ def row_of(value: object, format: str) -> Json:
             # The framework's constructors accept a plain text as a content.
             return {**known, "contents": [{"type": "text", "text": c} if isinstance(c, str) else c for c in contents]}
         return cast(Json, known)
-    seen = view_of(known, None if format == FORMAT else format)
-    contents = _contents(seen)
-    if contents:
-        author = {"author_name": seen.author} if seen.author else {}
-        return {"type": agent_framework.CURRENT_TYPE, "role": _role(seen), "contents": contents, **author}
+    named = recognize(known) if format == FORMAT else format
+    rows = [each.value for each in convert([Source(known, named)], FORMAT).messages]
+    if rows:
+        return {**rows[0], "contents": [content for row in rows for content in as_list(row["contents"])]}
     if format == FORMAT:
         return {"type": agent_framework.CURRENT_TYPE, "contents": [], **known}
+    seen = view_of(known, named)
     if seen.role and not (known.get("content") or as_object(known.get("data")).get("content")):
         raise NothingForAModelError("The message is empty.")
     raise ValueError("nothing that a model can get")
@@ -69,7 +65,7 @@ def readable(
     """Return the messages that can be decoded, each with its stored form. Logs the position of each other one."""
     found: list[tuple[Message, M]] = []
     with paused_collector(len(stored)):
-        for message in _as_model_services_want(stored):
+        for message in _in_rows(stored):
             try:
                 found.append((message, decode(message, key)))
             except NothingForAModelError:
@@ -79,76 +75,37 @@ def readable(
     return found
 
 
-def _as_model_services_want(stored: Iterable[Message]) -> Iterator[Message]:
-    """Join the items of one answer of OpenAI's responses, and give tool results of Anthropic a message of their own.
+def _in_rows(stored: Iterable[Message]) -> Iterator[Message]:
+    """Yield the messages, each run of other formats as rows of Agent Framework.
 
-    Model services refuse a call that another message than its result follows. In the form of OpenAI's responses each
-    call is an item, and in that of Anthropic results are part of the user's message.
+    A run is converted as a whole, because the parts of one answer can be messages of their own in other formats.
     """
-    parts: list[Message] = []
+    run: list[tuple[Message, Source]] = []
     for message in stored:
-        seen = _NOTHING if message.format == FORMAT else _seen(message)
-        if message.format == _ITEMS and (seen.calls or (seen.role == "assistant" and seen.reasoning)):
-            parts.append(message)
+        source = None if message.format == FORMAT else _source(message)
+        if source is not None:
+            run.append((message, source))
             continue
-        yield from _joined(parts)
-        parts = []
-        if seen.results and (seen.text or seen.media or seen.reasoning):
-            yield _as_row(message, {"role": "tool", "contents": _contents(View(results=seen.results))})
-            others = structs.replace(seen, results=())
-            yield _as_row(message, {"role": _role(others), "contents": _contents(others)})
-        else:
-            yield message
-    yield from _joined(parts)
+        yield from _converted(run)
+        run = []
+        yield message
+    yield from _converted(run)
 
 
-def _seen(message: Message) -> View:
-    """Return the view of a message of another format; an empty one for messages of Agent Framework."""
+def _source(message: Message) -> Source | None:
+    """Return a message of another format; ``None`` if it is one of Agent Framework, or cannot be decoded."""
     try:
         value = decode_as_text(message)
     except CorruptRecordError:
-        return _NOTHING
-    return _NOTHING if agent_framework.matches(as_object(value)) else view_of(value, message.format)
+        return None
+    return None if agent_framework.matches(as_object(value)) else Source(value, message.format)
 
 
-def _joined(parts: Sequence[Message]) -> Sequence[Message]:
-    if len(parts) < 2:
-        return parts
-    contents = [content for message in parts for content in _contents(_seen(message))]
-    return [_as_row(parts[0], {"role": "assistant", "contents": contents})]
-
-
-def _as_row(message: Message, fields: Json) -> Message:
-    row = {"type": agent_framework.CURRENT_TYPE, **fields}
-    return structs.replace(message, payload=encode(row), format=FORMAT)
-
-
-def _role(seen: View) -> str:
-    if seen.results:
-        return "tool"
-    # A model refuses other roles, and a tool's message that answers no call.
-    return "assistant" if seen.calls or seen.reasoning else _ROLES.get(seen.role, "user")
-
-
-def _contents(seen: View) -> list[Json]:
-    contents: list[Json] = []
-    if seen.reasoning:
-        contents.append({"type": "text_reasoning", "text": seen.reasoning})
-    if seen.text:
-        contents.append({"type": "text", "text": seen.text})
-    contents += map(_media, seen.media)
-    for call in seen.calls:
-        if call.id:
-            facts: Json = {"call_id": call.id, "name": call.name or "tool", "arguments": call.arguments or "{}"}
-            contents.append({"type": "function_call", **facts})
-    for result in seen.results:
-        if result.id:
-            contents.append({"type": "function_result", "call_id": result.id, "result": result.text})
-    return contents
-
-
-def _media(media: Media) -> Json:
-    if not (media.data or media.uri):
-        return {"type": "text", "text": f"[{media.media_type or 'file'}: not included]"}
-    kind = "data" if media.data else "uri"
-    return {"type": kind, "uri": media.data or media.uri, "media_type": media.media_type or "application/octet-stream"}
+def _converted(run: Sequence[tuple[Message, Source]]) -> Iterator[Message]:
+    converted = convert([source for _, source in run], FORMAT)
+    # Those without a row are reported when they are decoded.
+    found = [(at, run[at][0]) for at in converted.unread]
+    for each in converted.messages:
+        found.append((each.at, structs.replace(run[each.at][0], payload=encode(each.value), format=FORMAT)))
+    found.sort(key=lambda each: each[0])
+    yield from (message for _, message in found)

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, cast, get_args
 
 from everthread._extras import import_extra
-from everthread.adapters.agent_framework.conversion import KEPT, Json, to_beta, to_current
+from everthread.messages.converting.generations import KEPT, Json, to_beta, to_current
 from everthread.adapters.agent_framework.stored_rows import FORMAT, row_of
 from everthread.adapters.storable import Makers
 from everthread.errors import CorruptRecordError, InvalidMessageError, UnsupportedError

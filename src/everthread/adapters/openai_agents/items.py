@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import cast
 
 from everthread.errors import CorruptRecordError, UnsupportedError
 from everthread.messages import codec
+from everthread.messages.converting.convert import Source, convert
 from everthread.model import Message, ThreadKey
 
 FORMAT = "openai-responses"
 Json = dict[str, object]
 
+log = logging.getLogger("everthread.openai_agents")
+
 _INPUT_ROLES = frozenset({"user", "system", "developer"})
 
 
-def items_of(message: Message, key: ThreadKey) -> list[Json]:
-    """Return the item of a stored message, or items with the same texts and tool calls if another framework wrote it.
+def items_of(messages: Sequence[Message], key: ThreadKey) -> list[Json]:
+    """Return the items of stored messages. Those of other formats are converted: see `everthread.messages.converting`.
 
     Raises:
-        CorruptRecordError: The record is not a JSON object.
-        UnsupportedError: It is of another format and has contents that are neither text nor tool calls.
+        CorruptRecordError: A record is not a JSON object.
+        UnsupportedError: One of another format has only contents of unknown types.
     """
+    values = [_value(message, key) for message in messages]
+    formats = [_format_of(message, value) for message, value in zip(messages, values, strict=True)]
+    if all(format == FORMAT for format in formats):
+        return values
+    converted = convert([Source(*each) for each in zip(values, formats, strict=True)], FORMAT)
+    lost = {(loss.at, loss.aspect) for loss in converted.losses}
+    for at in converted.unread:
+        if (at, "unknown") in lost:
+            raise UnsupportedError(
+                f"The message at position {messages[at].seq} of {key} has the format {messages[at].format!r} and "
+                "contents that the OpenAI Agents SDK cannot get: continue this thread with the framework that wrote it."
+            )
+    if lost:
+        log.info("%s has %s parts that the OpenAI Agents SDK gets in another form, or not.", key, len(lost))
+    return [dict(each.value) for each in converted.messages]
+
+
+def _value(message: Message, key: ThreadKey) -> Json:
     value = codec.decode(message, key)
     if not isinstance(value, dict):
         raise CorruptRecordError(f"The record at position {message.seq} of {key} is no JSON object.")
-    item = cast(Json, value)
-    is_own = message.format == FORMAT or (message.format == "json" and _is_item(item))
-    return [item] if is_own else _converted(message, codec.view_of(item, message.format), key)
+    return cast(Json, value)
+
+
+def _format_of(message: Message, value: Json) -> str:
+    is_own = message.format == FORMAT or (message.format == "json" and _is_item(value))
+    return FORMAT if is_own else message.format
 
 
 def from_a_complete_response(items: Sequence[Json], first: int = 0) -> list[Json]:
@@ -70,22 +95,3 @@ def _is_input(item: Json) -> bool:
 def _is_item(item: Json) -> bool:
     is_short_message = item.keys() == {"role", "content"} and item["role"] in {*_INPUT_ROLES, "assistant"}
     return is_short_message or codec.recognize(item) == FORMAT
-
-
-def _converted(message: Message, seen: codec.View, key: ThreadKey) -> list[Json]:
-    items: list[Json] = []
-    role = "user" if seen.role not in {*_INPUT_ROLES, "assistant"} else seen.role
-    if seen.text and not seen.results:
-        items.append({"role": role, "content": seen.text})
-    for call in seen.calls:
-        items.append(
-            {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
-        )
-    for result in seen.results:
-        items.append({"type": "function_call_output", "call_id": result.id, "output": result.text})
-    if seen.media or (not items and not seen.reasoning):
-        raise UnsupportedError(
-            f"The message at position {message.seq} of {key} has the format {message.format!r} and contents that the "
-            "OpenAI Agents SDK cannot get: continue this thread with the framework that wrote it."
-        )
-    return items

@@ -118,14 +118,14 @@ class EverthreadSession(Uncopied):
 
         Raises:
             CorruptRecordError: A record cannot be decoded.
-            UnsupportedError: A message of another format has contents that no item expresses, such as a picture.
+            UnsupportedError: A message of another format has only contents of unknown types.
             StoreUnavailableError: The store did not answer, also when tried again.
         """
         key, allowed = self.key(wrapper), self.session_settings.limit if self.session_settings else None
         limit = allowed if limit is None else limit
         check_count(limit, "limit", optional=True)
         messages = await self._newest(key, limit)
-        items = [item for message in messages for item in items_of(message, key)]
+        items = items_of(messages, key)
         first = 0 if limit is None else max(len(items) - limit, 0)
         is_for_model, was_cut = limit == allowed, first > 0 or bool(messages and messages[0].seq > 0)
         newest = from_a_complete_response(items, first) if is_for_model and was_cut else items[first:]
@@ -225,7 +225,7 @@ class EverthreadSession(Uncopied):
             tail, next_seq = await self._deleted_together(key)
             if not tail:
                 return None
-            items = items_of(tail[-1], key)
+            items = items_of(tail[-1:], key)
             try:
                 # Not tried again: another writer may have appended or deleted since.
                 truncated = await self.store.truncate(key, stop=tail[0].seq, expected_seq=next_seq)
@@ -235,7 +235,8 @@ class EverthreadSession(Uncopied):
                 continue
             if restored := [*map(_again, tail[:-1]), *_messages(items[:-1])]:
                 await append_with_retries(self.store, key, restored, retention=self._retention)
-            return cast(TResponseInputItem, items[-1])
+            if items:
+                return cast(TResponseInputItem, items[-1])
         raise StoreUnavailableError(f"Too many concurrent writers of {key}. Try again.")
 
     async def _deleted_together(self, key: ThreadKey) -> tuple[list[Message], int]:
