@@ -15,8 +15,8 @@ from agent_framework import Agent, AgentSession, Content, Message, tool
 from hypothesis import given, settings
 
 from everthread.adapters.agent_framework import EverthreadHistoryProvider
-from everthread.messages.converting.generations import to_beta, to_current
 from everthread.adapters.agent_framework.messages import to_new_message
+from everthread.messages.converting.generations import to_beta, to_current
 from tests.adapters.agent_framework.test_messages import messages
 from tests.adapters.meaning import meaning
 from tests.adapters.scripted import Call, ScriptedClient

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everthread import CorruptRecordError, InvalidMessageError, Message, NewMessage, ThreadKey, open_store
-from everthread.messages.converting.generations import KEPT, to_beta, to_current
 from everthread.adapters.agent_framework_beta import EverthreadChatMessageStore
 from everthread.adapters.agent_framework_beta.messages import message_codec
 from everthread.messages.codec import decode_as_text, new_message, view_of
+from everthread.messages.converting.generations import KEPT, to_beta, to_current
 from tests.adapters.other_formats import CONVERSATIONS, LINK, PNG, SAID
 from tests.beta import betas
 

@@ -278,7 +278,7 @@ def test_a_fork_can_be_planned_and_repeated(url: str) -> None:
     assert {**planned, "dry_run": False} == made
     assert again["resumed"]
     assert texts(on(url, lambda store: kept(store, ThreadKey("trip-fork-6"))))[-1] == "question 1"
-    assert run("fork", "trip", "--at", "4", "--as", "trip-fork-6", store=url).exit_code == EXIT_FAILED
+    assert run("fork", "trip", "--at", "4", "--id", "trip-fork-6", store=url).exit_code == EXIT_FAILED
 
 
 def test_delete_tenant_erases_and_names_its_receipt(url: str, tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_wrong_store_or_thread_id_fails_in_one_line(tmp_path: Path) -> None:
     wrong = (
         ("threads", "--store", "nonsense"),
         ("show", "x" * 600, "--store", url),
-        ("fork", "trip", "--as", "", "--store", url),
+        ("fork", "trip", "--id", "", "--store", url),
     )
     for arguments in wrong:
         result = run(*arguments)

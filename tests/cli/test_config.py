@@ -135,7 +135,7 @@ def test_the_limits_of_a_named_store_apply_to_appends(config: Path, tmp_path: Pa
     asyncio.run(write())
     assert run("config", "add", "small", url, "--max-messages", "3", "--expire-after", "336h").exit_code == 0
     assert run("config", "show").stdout.endswith("\t3 messages, 2w\n")
-    assert run("fork", "@small", "trip", "--as", "other").exit_code == 0
+    assert run("fork", "@small", "trip", "--id", "other").exit_code == 0
     assert asyncio.run(_kept(url, "trip")) == (5, None)
     assert asyncio.run(_kept(url, "other")) == (3, 14 * 86_400)
     assert load(config).get("small").expire_after == "2w"

@@ -43,7 +43,7 @@ READING = (
 CHANGING = (
     ["rename", HOSTILE, HOSTILE],
     ["tag", HOSTILE, f"{HOSTILE}={HOSTILE}"],
-    ["fork", HOSTILE, "--as", f"{HOSTILE}2"],
+    ["fork", HOSTILE, "--id", f"{HOSTILE}2"],
     ["undo", f"{HOSTILE}2", "--yes"],
     ["delete", f"{HOSTILE}2", "--yes"],
 )

@@ -99,6 +99,15 @@ class ThreadRetention(Object):
     expires: Annotated[datetime | None, Meta(description="Time at which it expires.")]
 
 
+class LostParts(msgspec.Struct):
+    """Parts of messages that the framework of the new thread does not express."""
+
+    aspect: Annotated[str, Meta(description="Kind of these parts.")]
+    count: Annotated[int, Meta(description="Number of them.")]
+    first: Annotated[int, Meta(description="Position of the first one in the source.")]
+    became: Annotated[str, Meta(description="Form that they took, or that they were dropped.")]
+
+
 class ForkedThread(Object):
     """The new thread."""
 
@@ -109,6 +118,8 @@ class ForkedThread(Object):
     resumed: Annotated[bool, Meta(description="Whether an earlier run had begun or finished this fork.")]
     dry_run: DryRun
     unreadable: Annotated[tuple[int | None, ...], Meta(description="Positions of records that were not copied.")]
+    framework: Annotated[str | None, Meta(description="Framework of --as.")] = None
+    lost: Annotated[tuple[LostParts, ...], Meta(description="Parts that this framework does not express.")] = ()
 
 
 class UndoneTurns(Object):

@@ -1,4 +1,6 @@
-"""Copy the beginning of a thread into a new one: to try another answer, or to continue from an older state."""
+"""Copy the beginning of a thread into a new one: to try another answer, to continue from an older state, or to continue
+in another framework.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from hashlib import sha256
 import msgspec
 
 from everthread.contract import Store
-from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, InvalidMessageError
+from everthread.errors import ConfigurationError, ConflictError
 from everthread.listing import existing_thread, read_turns, safe_cut
-from everthread.messages.codec import decode_as_text, encode, new_message
 from everthread.model import Appended, Document, Message, NewMessage, ThreadKey, check_count
+from everthread.operations.converted_turns import ConvertedTurns, Lost
 from everthread.readable import OnUnreadable, Unreadable
 
 DOCUMENT = "everthread.fork"
@@ -32,6 +34,7 @@ class Forked(msgspec.Struct, frozen=True):
         messages: The number of copied messages.
         resumed: An earlier call began or completed the fork.
         unreadable: The records that this call could not copy.
+        lost: The parts of messages that the format of the copy does not express.
     """
 
     key: ThreadKey
@@ -39,6 +42,7 @@ class Forked(msgspec.Struct, frozen=True):
     messages: int
     resumed: bool = False
     unreadable: tuple[Unreadable, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
 
 class _Origin(msgspec.Struct, frozen=True):
@@ -50,9 +54,13 @@ class _Origin(msgspec.Struct, frozen=True):
     stop: int
     head_seq: int
     messages: int | None = None
+    format: str | None = None
+    lost: tuple[Lost, ...] = ()
 
 
-async def fork(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | None = None) -> Forked:
+async def fork(
+    store: Store, source: ThreadKey, target: ThreadKey, *, at: int | None = None, format: str | None = None
+) -> Forked:
     """Copy a thread up to a position into a new one, turn by turn, with title, metadata and times of messages.
 
     The positions of the copy count from 0. The copy begins now, and gets the source's own retention if it has one.
@@ -60,69 +68,88 @@ async def fork(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | 
     with the same arguments: it resumes the copy, and does nothing once the copy is complete, also if messages were
     appended to it. Unreadable records are skipped and reported.
 
+    With a format, messages of other formats are converted. Parts that the format does not express are dropped or
+    rewritten as `everthread.messages.converting.support` describes, and reported. In the copy each tool call has a
+    result, and each result a call.
+
     Args:
         store: The store.
         source: The thread to copy.
         target: The new thread.
         at: Copy the messages before this position. Default: all.
+        format: The format of the copy, such as ``"openai-responses"``. Default: each message keeps its own.
 
     Raises:
         ThreadNotFoundError: There is no such source.
-        ConfigurationError: ``at`` is beyond the end of the source.
+        ConfigurationError: ``at`` is beyond the end of the source, or nothing converts to the format.
         ConflictError: The target exists and is not this fork, or the source was trimmed after an interrupted copy.
     """
-    begun = await _begun(store, source, target, at)
+    unreadable: list[Unreadable] = []
+    turns = ConvertedTurns(source, format, unreadable.append)
+    begun = await _begun(store, source, target, at, format)
     if begun is not None and begun.messages is not None:
-        return Forked(target, begun.stop, begun.messages, resumed=True)
-    origin = begun or await _new_origin(store, source, target, at)
+        return Forked(target, begun.stop, begun.messages, resumed=True, lost=begun.lost)
+    origin = begun or await _new_origin(store, source, target, at, format)
     if begun is None:
         await store.put_document(target, DOCUMENT, _encoded(origin), expected_revision=0)
     own = (await existing_thread(store, source)).retention
     if own is not None:
         # Before the messages: a copy that is never completed must expire too.
         await store.update_thread(target, retention=own)
-    unreadable: list[Unreadable] = []
-    copied = await _copy_messages(store, source, target, origin, unreadable.append)
+    copied = await _copy_messages(store, source, target, origin, turns)
+    lost = tuple(turns.lost)
     thread = await existing_thread(store, source)
     await store.update_thread(target, title=thread.title, metadata=thread.metadata)
-    await store.put_document(target, DOCUMENT, _encoded(msgspec.structs.replace(origin, messages=copied)))
-    return Forked(target, origin.stop, copied, resumed=begun is not None, unreadable=tuple(unreadable))
+    await store.put_document(target, DOCUMENT, _encoded(msgspec.structs.replace(origin, messages=copied, lost=lost)))
+    return Forked(target, origin.stop, copied, resumed=begun is not None, unreadable=tuple(unreadable), lost=lost)
 
 
-async def plan(store: Store, source: ThreadKey, target: ThreadKey, *, at: int | None = None) -> Forked:
+async def plan(
+    store: Store, source: ThreadKey, target: ThreadKey, *, at: int | None = None, format: str | None = None
+) -> Forked:
     """Return the result that `fork` would have, without writing. Raises the same errors."""
-    begun = await _begun(store, source, target, at)
-    origin = begun or await _new_origin(store, source, target, at)
-    messages, unreadable = origin.messages, list[Unreadable]()
+    unreadable: list[Unreadable] = []
+    turns = ConvertedTurns(source, format, unreadable.append)
+    begun = await _begun(store, source, target, at, format)
+    origin = begun or await _new_origin(store, source, target, at, format)
+    messages, lost = origin.messages, origin.lost
     if messages is None:
         messages = 0
-        async for batch in _batches(store, source, origin.stop, skip=0, on_unreadable=unreadable.append):
-            messages += sum(map(len, batch))
-    return Forked(target, origin.stop, messages, resumed=begun is not None, unreadable=tuple(unreadable))
+        async for turn in turns.of(_turns(store, source, origin.stop, unreadable.append)):
+            messages += len(turn)
+        lost = tuple(turns.lost)
+    return Forked(target, origin.stop, messages, resumed=begun is not None, unreadable=tuple(unreadable), lost=lost)
 
 
-async def _begun(store: Store, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin | None:
+async def _begun(
+    store: Store, source: ThreadKey, target: ThreadKey, at: int | None, format: str | None
+) -> _Origin | None:
     check_count(at, "at", optional=True)
     document = await store.get_document(target, DOCUMENT)
-    return None if document is None else _known_origin(document, source, target, at)
+    return None if document is None else _known_origin(document, source, target, at, format)
 
 
-async def _new_origin(store: Store, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin:
+async def _new_origin(
+    store: Store, source: ThreadKey, target: ThreadKey, at: int | None, format: str | None
+) -> _Origin:
     thread = await existing_thread(store, source)
     if at is not None and at > thread.next_seq:
         raise ConfigurationError(f"Cannot fork at position {at:,}: {source} ends at position {thread.next_seq:,}.")
     if await store.get_thread(target) is not None:
         raise ConflictError(f"There is a {target} already, and it is not a fork of {source}.", 0)
     stop = thread.next_seq if at is None or at >= thread.next_seq else await safe_cut(store, source, at)
-    return _Origin(source.tenant, source.thread_id, at, stop, thread.head_seq)
+    return _Origin(source.tenant, source.thread_id, at, stop, thread.head_seq, format=format)
 
 
-def _known_origin(document: Document, source: ThreadKey, target: ThreadKey, at: int | None) -> _Origin:
+def _known_origin(
+    document: Document, source: ThreadKey, target: ThreadKey, at: int | None, format: str | None
+) -> _Origin:
     try:
         origin = msgspec.json.decode(document.value, type=_Origin)
     except msgspec.DecodeError:
         origin = None
-    if origin is None or (origin.tenant, origin.thread_id, origin.asked) != (source.tenant, source.thread_id, at):
+    asked = (source.tenant, source.thread_id, at, format)
+    if origin is None or (origin.tenant, origin.thread_id, origin.asked, origin.format) != asked:
         raise ConflictError(f"There is a {target} already, and it is another fork.", document.revision)
     return origin
 
@@ -132,7 +159,7 @@ def _encoded(origin: _Origin) -> bytes:
 
 
 async def _copy_messages(
-    store: Store, source: ThreadKey, target: ThreadKey, origin: _Origin, on_unreadable: OnUnreadable
+    store: Store, source: ThreadKey, target: ThreadKey, origin: _Origin, turns: ConvertedTurns
 ) -> int:
     """Copy the messages that the target lacks; return the number of all copied messages.
 
@@ -142,17 +169,26 @@ async def _copy_messages(
     if next_seq:
         await _check_unchanged(store, source, target, origin)
     name = sha256(_encoded(origin)).hexdigest()[:32]
-    async for batch in _batches(store, source, origin.stop, skip=next_seq, on_unreadable=on_unreadable):
+
+    async def append(batch: list[list[NewMessage]], seq: int) -> int:
         appends: list[Coroutine[None, None, Appended]] = []
         for turn in batch:
-            copies = [_copy_of(message) for message in turn]
-            append_id = f"fork:{name}:{turn[0].seq}"
-            appends.append(store.append(target, copies, append_id=append_id, expected_seq=next_seq))
-            next_seq += len(turn)
+            appends.append(store.append(target, turn, append_id=f"fork:{name}:{seq}", expected_seq=seq))
+            seq += len(turn)
         for outcome in await asyncio.gather(*appends, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-    return next_seq
+        return seq
+
+    skip, batch = next_seq, list[list[NewMessage]]()
+    async for turn in turns.of(_turns(store, source, origin.stop, turns.on_unreadable)):
+        wanted = turn[skip:]
+        skip = max(skip - len(turn), 0)
+        if wanted:
+            batch.append(wanted)
+        if len(batch) == _TURNS_AT_ONCE:
+            next_seq, batch = await append(batch, next_seq), []
+    return await append(batch, next_seq)
 
 
 async def _check_unchanged(store: Store, source: ThreadKey, target: ThreadKey, origin: _Origin) -> None:
@@ -165,39 +201,11 @@ async def _check_unchanged(store: Store, source: ThreadKey, target: ThreadKey, o
         )
 
 
-async def _batches(
-    store: Store, source: ThreadKey, stop: int, *, skip: int, on_unreadable: OnUnreadable
-) -> AsyncIterator[list[list[Message]]]:
-    """Yield the turns before ``stop`` that can be copied, without the first ``skip`` messages, some at a time."""
-    batch: list[list[Message]] = []
+async def _turns(
+    store: Store, source: ThreadKey, stop: int, on_unreadable: OnUnreadable
+) -> AsyncIterator[list[Message]]:
+    """Yield the turns before ``stop``."""
     async for turn in read_turns(store, source, on_unreadable=on_unreadable):
         if turn[0].seq >= stop:
             break
-        fit = [message for message in turn if message.seq < stop and _can_be_copied(message, source, on_unreadable)]
-        wanted = fit[skip:]
-        skip = max(skip - len(fit), 0)
-        if wanted:
-            batch.append(wanted)
-        if len(batch) == _TURNS_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _copy_of(message: Message) -> NewMessage:
-    try:
-        return new_message(message.payload, format=message.format, created_at=message.created_at)
-    except InvalidMessageError:
-        # Another program's NaN or lone surrogate.
-        value = encode(decode_as_text(message))
-        return new_message(value, format=message.format, created_at=message.created_at)
-
-
-def _can_be_copied(message: Message, source: ThreadKey, on_unreadable: OnUnreadable) -> bool:
-    try:
-        _copy_of(message)
-    except (CorruptRecordError, InvalidMessageError) as error:
-        on_unreadable(Unreadable(source, message.seq, str(error)))
-        return False
-    return True
+        yield [message for message in turn if message.seq < stop]

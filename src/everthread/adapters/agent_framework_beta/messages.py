@@ -18,11 +18,11 @@ from functools import cache
 from typing import Any, cast, get_args
 
 from everthread._extras import import_extra
-from everthread.messages.converting.generations import KEPT, Json, to_beta, to_current
 from everthread.adapters.agent_framework.stored_rows import FORMAT, row_of
 from everthread.adapters.storable import Makers
 from everthread.errors import CorruptRecordError, InvalidMessageError, UnsupportedError
 from everthread.messages.codec import as_list, as_object, decode_as_text, encode, view_of
+from everthread.messages.converting.generations import KEPT, Json, to_beta, to_current
 from everthread.messages.formats import agent_framework as rows
 from everthread.messages.strict_json import check_json
 from everthread.model import Message, NewMessage, ThreadKey

@@ -87,7 +87,9 @@ def _parts(content: Mapping[str, object], at: int, losses: Losses) -> Iterator[P
         yield Text(Attachment("file", "").note)
     elif kind.endswith("_call"):
         losses.note(at, "service-tool")
-        yield Text(f"[{as_text(content.get('name')) or as_text(content.get('tool_name')) or kind.removesuffix('_call')}]")
+        yield Text(
+            f"[{as_text(content.get('name')) or as_text(content.get('tool_name')) or kind.removesuffix('_call')}]"
+        )
     else:
         losses.note(at, _lost(kind))
 
@@ -116,16 +118,18 @@ def _joined_thoughts(parts: list[Part]) -> Iterator[Part]:
     """Yield parts with the contents of one sealed reasoning as one. Reasoning without a seal keeps its text only."""
     held: Thought | None = None
     for part in [*parts, None]:
-        if isinstance(part, Thought) and part.seal is not None and held is not None and held.seal is not None:
-            if part.seal.id == held.seal.id:
-                seal = held.seal if held.seal.data else part.seal
-                held = Thought(held.texts + part.texts, seal)
-                continue
+        if isinstance(part, Thought) and held is not None and _is_one(held.seal, part.seal):
+            held = Thought(held.texts + part.texts, held.seal if held.seal and held.seal.data else part.seal)
+            continue
         if held is not None:
             yield held if held.seal is None or held.seal.data else Thought(held.texts)
         held = part if isinstance(part, Thought) else None
         if part is not None and held is None:
             yield part
+
+
+def _is_one(seal: Seal | None, other: Seal | None) -> bool:
+    return seal is not None and other is not None and seal.id == other.id
 
 
 def _media(content: Mapping[str, object]) -> Attachment:

@@ -25,9 +25,10 @@ _SERVICE_TOOLS = frozenset({"server_tool_use", "mcp_tool_use"})
 def parts_of(content: object, at: int, losses: Losses, separator: str = "") -> tuple[Part, ...]:
     """Return the parts of a content: a text or a list of parts."""
     found: list[Part] = [Text(content)] if isinstance(content, str) else []
-    if content and not isinstance(content, (str, list)):
+    blocks = as_list(content)
+    if content and not (blocks or found):
         losses.note(at, "unknown")
-    for block in as_list(content):
+    for block in blocks:
         found += [Text(block)] if isinstance(block, str) else _parts(as_object(block), at, losses)
     return with_joined_texts(found, separator)
 
@@ -67,10 +68,13 @@ def _hosted(block: Mapping[str, object]) -> bool:
     """Return whether it is a file that only its service has."""
     inner = [block, as_object(block.get("file")), as_object(block.get("source"))]
     addresses = ("image_url", "file_url", "file_data", "url", "data", "base64")
-    return any(each.get("file_id") for each in inner) and not any(each.get(name) for each in inner for name in addresses)
+    return any(each.get("file_id") for each in inner) and not any(
+        each.get(name) for each in inner for name in addresses
+    )
 
 
 def _attachment(seen: Media, block: Mapping[str, object]) -> Attachment:
     file, extras = as_object(block.get("file")), as_object(block.get("extras"))
-    name = next(filter(None, map(as_text, (block.get("filename"), file.get("filename"), extras.get("filename")))), "")
-    return attachment(seen.data or seen.uri, seen.media_type, name or as_text(block.get("title")))
+    names = (block.get("filename"), file.get("filename"), extras.get("filename"), block.get("title"))
+    name = next((as_text(name) for name in names if name), "")
+    return attachment(seen.data or seen.uri, seen.media_type, name)

@@ -21,6 +21,8 @@ from everthread.messages.converting.neutral import (
 )
 from everthread.messages.converting.openai_responses import file_name
 
+_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mp3": "mp3", "audio/mpeg": "mp3"}
+
 
 def read(value: Mapping[str, object], at: int, losses: Losses) -> list[Entry]:
     """Return the entries of a message."""
@@ -96,5 +98,5 @@ def _part(part: Text | Attachment) -> Json:
     if kind == "image":
         return {"type": "image_url", "image_url": {"url": part.address}}
     if kind == "audio":
-        return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.media_type[6:]}}
+        return {"type": "input_audio", "input_audio": {"data": part.data, "format": _FORMATS[part.media_type]}}
     return {"type": "file", "file": {"filename": file_name(part), "file_data": part.address}}

@@ -96,9 +96,7 @@ def format_of(source: Source) -> str:
     return recognize(source.value) if source.format in {"", "json"} else source.format
 
 
-def _converted(
-    run: list[tuple[int, object, str]], target: str, losses: Losses, unread: list[int]
-) -> Iterator[Written]:
+def _converted(run: list[tuple[int, object, str]], target: str, losses: Losses, unread: list[int]) -> Iterator[Written]:
     entries: list[Entry] = []
     for at, value, name in run:
         found = _entries(value, name, at, losses)

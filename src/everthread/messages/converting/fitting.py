@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import cast
 
@@ -102,7 +102,7 @@ def _entry(entry: Entry, support: Support, losses: Losses) -> Entry | None:
     is_named = entry.author and role != "tool" and support.expresses("author")
     author = entry.author if is_named and support.authors.fullmatch(entry.author) else ""
     kept_id = entry.id if support.expresses("message-id") else ""
-    metadata = entry.metadata if support.expresses("metadata") else {}
+    metadata: Mapping[str, object] = entry.metadata if support.expresses("metadata") else {}
     for aspect, before, after in (
         ("author", entry.author, author),
         ("message-id", entry.id, kept_id),

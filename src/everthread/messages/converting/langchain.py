@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from everthread.messages.codec import as_list, as_object, as_text
 from everthread.messages.converting.anthropic import thinking
 from everthread.messages.converting.blocks import parts_of
@@ -56,10 +58,10 @@ def read(value: Mapping[str, object], at: int, losses: Losses) -> list[Entry]:
     calls = [Call(call.id, call.name, call.arguments) for call in seen.calls] if has_calls else []
     role = "developer" if kwargs.get(_OPENAI_ROLE) == "developer" else seen.role
     role = "user" if role == "tool" else role
-    first, *others = split(Entry(role, (*parts, *calls), at, seen.author)) or [None]
-    if first is None:
-        return []
-    return [Entry(first.role, first.parts, at, first.author, message_id, metadata), *others]
+    entries = split(Entry(role, (*parts, *calls), at, seen.author))
+    if entries:
+        entries[0] = replace(entries[0], id=message_id, metadata=metadata)
+    return entries
 
 
 def write(entry: Entry) -> list[Json]:
@@ -68,7 +70,7 @@ def write(entry: Entry) -> list[Json]:
         first, *others = results_of(entry)
         return [_tool(first, entry.id, entry.metadata), *(_tool(result, "", {}) for result in others)]
     kind = _TYPES[entry.role]
-    said = [part for part in entry.parts if not isinstance(part, Call)]
+    said: list[Part] = [part for part in entry.parts if not isinstance(part, Call)]
     data: Json = {"type": kind, "content": _content(said)}
     kwargs = dict(entry.metadata)
     if entry.role == "developer":

@@ -146,8 +146,8 @@ def attachment(address: str, media_type: str = "", name: str = "") -> Attachment
     """Return an attachment, with a media type from its address or name if none is given."""
     found = media_at(address, media_type).media_type if address.startswith("data:") else media_type
     if not found or found.endswith("/*") or found == "application/octet-stream":
-        guessed = mimetypes.guess_type(name or ("" if address.startswith("data:") else address[:_GUESSED]))[0]
-        found = guessed or found
+        names = (name, "" if address.startswith("data:") else address[:_GUESSED])
+        found = next((kind for each in names if (kind := mimetypes.guess_type(each)[0])), found)
     return Attachment(found or "application/octet-stream", address, name)
 
 

@@ -88,7 +88,7 @@ class Support(NamedTuple):
 
 _ALL_MEDIA = ("image", "image-link", "audio", "audio-link", "file", "file-link", "answer-media", "result-media")
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_SOUNDS = ("audio/wav", "audio/mp3")
+_SOUNDS = ("audio/wav", "audio/x-wav", "audio/mp3", "audio/mpeg")
 _PDF = ("application/pdf",)
 
 
