@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner, Result
 
-from everthread import Store, ThreadKey, open_store, opening
+from everthread import Store, ThreadKey, new_message, open_store, opening
 from everthread.cli.exit_statuses import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_UNAVAILABLE, EXIT_USAGE
 from everthread.cli.group import COMMANDS, everthread
 from tests.cli.driving import PROGRAM, Tty, environment, piped
@@ -279,6 +279,26 @@ def test_a_fork_can_be_planned_and_repeated(url: str) -> None:
     assert again["resumed"]
     assert texts(on(url, lambda store: kept(store, ThreadKey("trip-fork-6"))))[-1] == "question 1"
     assert run("fork", "trip", "--at", "4", "--id", "trip-fork-6", store=url).exit_code == EXIT_FAILED
+
+
+def test_a_fork_for_another_framework_reports_what_it_lacks(url: str) -> None:
+    seed(url, "trip")
+    image = {"role": "user", "content": [{"type": "file", "file": {"file_id": "private"}}], "name": "Ana"}
+    on(url, lambda store: store.append(KEY, [new_message(image)]))
+    planned = objects(run("fork", "trip", "--as", "openai-agents", "--dry-run", "--json", store=url))[0]
+    made = run("fork", "trip", "--as", "openai-agents", store=url)
+    assert made.exit_code == 0
+    assert planned["thread_id"] in made.stdout
+    assert {lost["aspect"]: (lost["count"], lost["first"]) for lost in planned["lost"]} == {
+        "author": (1, planned["stop"] - 1),
+        "hosted-file": (1, planned["stop"] - 1),
+    }
+    assert made.stderr.count("\n") == 2
+    assert "names of authors, 1 from position" in made.stderr
+    copy = on(url, lambda store: kept(store, ThreadKey(planned["thread_id"])))
+    assert {message.format for message in copy} == {"openai-responses"}
+    again = objects(run("fork", "trip", "--as", "openai-agents", "--json", store=url))[0]
+    assert (again["resumed"], again["lost"]) == (True, planned["lost"])
 
 
 def test_delete_tenant_erases_and_names_its_receipt(url: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from everthread import ConfigurationError, ConflictError, Retention, Store, Thre
 from everthread.engines.memory import MemoryStore
 from everthread.errors import OutcomeUnknownError, StoreUnavailableError
 from everthread.model import NewMessage
+from everthread.operations import inspect_messages
 from everthread.operations.fork import DOCUMENT, Forked, fork, plan
 from everthread.testing import Fault, FaultyStore
 from tests.operations.talks import KEY, call, kept, result, said, talk, texts, turn
@@ -195,3 +196,25 @@ async def _compare(url: str) -> None:
         assert thread is not None
         assert thread.title == "Rome"
         assert await fork(store, KEY, FORK, at=AT) == Forked(FORK, STOP, STOP, resumed=True)
+
+
+async def test_an_interrupted_conversion_ends_like_a_whole_one(store: Store) -> None:
+    await talk(store, turns=3)
+    # The result of this call is in the turn after the next one.
+    await store.append(KEY, [said("user", "late"), call("late")])
+    await store.append(KEY, [said("user", "still there?")])
+    await store.append(KEY, [result("late"), said("assistant", "yes")])
+    planned = await plan(store, KEY, FORK, format="anthropic")
+    with pytest.raises(StoreUnavailableError):
+        await fork(FaultyStore(store, [None, Fault.FAIL_BEFORE]), KEY, FORK, format="anthropic")
+    done = await fork(store, KEY, FORK, format="anthropic")
+    assert (done.messages, done.stop, done.lost) == (planned.messages, planned.stop, planned.lost)
+    copy = await kept(store, FORK)
+    assert {message.format for message in copy} == {"anthropic"}
+    assert len({message.turn for message in copy}) == 6
+    assert done.messages == len(copy)
+    assert inspect_messages([message.payload for message in copy]) == []
+    with pytest.raises(ConflictError, match="another fork"):
+        await fork(store, KEY, FORK, format="langchain")
+    with pytest.raises(ConfigurationError, match="use agent-framework"):
+        await fork(store, KEY, ThreadKey("new"), format="nonsense")
