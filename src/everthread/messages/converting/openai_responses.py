@@ -118,7 +118,8 @@ def _content(role: str, part: Text | Attachment) -> Json:
     if part.media_type.startswith("image/"):
         return {"type": "input_image", "image_url": part.address, "detail": "auto"}
     if not part.is_inline:
-        return {"type": "input_file", "file_url": part.address} | ({"filename": part.name} if part.name else {})
+        value: Json = {"type": "input_file", "file_url": part.address}
+        return {**value, "filename": part.name} if part.name else value
     return {"type": "input_file", "filename": file_name(part), "file_data": part.address}
 
 
