@@ -182,7 +182,7 @@ class EverthreadSession(Uncopied):
         """Return the items if there are at most ``limit``, with the function that replaces those from an index on."""
         key = self.key()
         page = await retried(lambda: self.store.read_last(key, limit))
-        found = [items_of(message, key) for message in page]
+        found = [items_of([message], key) for message in page]
         if not page or page[0].seq > page.head_seq or any(len(items) != 1 for items in found):
             return None
 
