@@ -7,8 +7,9 @@ import logging
 
 import pytest
 
-from everthread import ConfigurationError, Store, ThreadKey
+from everthread import ConfigurationError, Store, ThreadKey, open_store
 from everthread.server import thread_api
+from everthread.testing.faults import Fault, FaultyStore
 from tests.operations.talks import said, talk
 from tests.server.clients import authorize, mounted, stream
 
@@ -79,6 +80,18 @@ async def test_a_follower_learns_of_the_deletion(store: Store) -> None:
         assert await events.body() == b""
     async with stream(mounted(store), PATH) as events:
         assert events.status == 404
+
+
+async def test_a_follower_outlasts_an_outage_of_the_store() -> None:
+    plan = [None, *([Fault.FAIL_BEFORE] * 3)]
+    async with FaultyStore(open_store("memory:"), plan, calls=["read"]) as store:
+        await talk(store, KEY, turns=1)
+        async with stream(mounted(store, poll_seconds=0.02), PATH) as events:
+            await events.event()
+            failed = await events.event()
+            await store.append(KEY, [said("user", "back again")])
+            assert (failed.name, json.loads(failed.data)["status"]) == ("problem", 503)
+            assert json.loads((await events.event()).data)["text"] == "back again"
 
 
 async def test_the_number_of_followers_is_bounded(quick_store: Store) -> None:

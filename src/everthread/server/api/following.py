@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -11,16 +10,18 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated
 
+import anyio
 import msgspec
 from msgspec import Meta
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everthread.contract import Store
-from everthread.errors import ConfigurationError, EverthreadError
+from everthread.errors import ConfigurationError, EverthreadError, StoreUnavailableError
 from everthread.json_form import RawMessage, ShownMessage, UnreadableRecord, encoded, unreadable_record
 from everthread.listing import existing_thread
-from everthread.model import Message, Thread, ThreadKey
+from everthread.model import Message, MessagePage, Thread, ThreadKey
 from everthread.readable import Unreadable, read_around
 from everthread.server.api.calls import Call, invalid
 from everthread.server.api.reading import Form, Seq, message_object
@@ -31,6 +32,10 @@ log = logging.getLogger("everthread.server")
 MESSAGES_A_PAGE = 100
 SEND_SECONDS = 30
 """The time after which a client that takes no data is disconnected."""
+GRACE_SECONDS = 2
+"""The time that a follower has to end when the server stops."""
+LONGEST_PAUSE = 10.0
+"""The most seconds between two reads of a store that does not answer."""
 RETRY_MS = 1_000
 """The time after which a client connects again."""
 _EVENT_ID = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})")
@@ -58,6 +63,7 @@ class Followers(msgspec.Struct):
         most_per_tenant: The most of one tenant.
         poll_seconds: The time between two reads without new messages.
         stay_seconds: The time after which a follower must connect again, and is authorized again.
+        counts: The followers of each tenant.
     """
 
     most: int
@@ -86,8 +92,12 @@ class Followers(msgspec.Struct):
 class Events(EventSourceResponse):
     """The response of a follower. Counts it while it lasts."""
 
-    def __init__(self, events: AsyncIterator[ServerSentEvent], followers: Followers, tenant: str) -> None:
-        super().__init__(events, send_timeout=SEND_SECONDS)  # pyright: ignore[reportUnknownMemberType]
+    def __init__(
+        self, events: AsyncIterator[ServerSentEvent], ending: anyio.Event, followers: Followers, tenant: str
+    ) -> None:
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            events, send_timeout=SEND_SECONDS, shutdown_event=ending, shutdown_grace_period=GRACE_SECONDS
+        )
         self._followers = followers
         self._tenant = tenant
 
@@ -118,14 +128,20 @@ class Place(msgspec.Struct):
         return f"{self.created_ms}.{self.start}"
 
 
-async def follow_thread(call: Call, asked: FollowThread, followers: Followers) -> Events:
+async def follow_thread(call: Call, asked: FollowThread, followers: Followers) -> Response:
     """Return the events of a thread."""
     thread = await existing_thread(call.store, call.key)
+    if call.request.method == "HEAD":
+        # Older releases of sse-starlette begin the stream.
+        return Response(media_type="text/event-stream")
     place, is_another = _place(thread, asked, call.request.headers.get("last-event-id"))
-    events = _events(call.store, thread.key, place, asked.form, followers, is_another=is_another)
+    ending = anyio.Event()
+    events = _events(
+        call.store, thread.key, place, form=asked.form, followers=followers, ending=ending, is_another=is_another
+    )
     # No await from here to the count.
     followers.check_room(call.access.tenant)
-    return Events(events, followers, call.access.tenant)
+    return Events(events, ending, followers, call.access.tenant)
 
 
 def _place(thread: Thread, asked: FollowThread, last_id: str | None) -> tuple[Place, bool]:
@@ -141,30 +157,57 @@ def _place(thread: Thread, asked: FollowThread, last_id: str | None) -> tuple[Pl
 
 
 async def _events(
-    store: Store, key: ThreadKey, place: Place, form: str, followers: Followers, *, is_another: bool
+    store: Store,
+    key: ThreadKey,
+    place: Place,
+    *,
+    form: str,
+    followers: Followers,
+    ending: anyio.Event,
+    is_another: bool,
 ) -> AsyncIterator[ServerSentEvent]:
     ends_at = time.monotonic() + followers.stay_seconds
+    failures = 0
     yield _event("restart" if is_another else "open", place, b"{}", retry=RETRY_MS)
-    try:
-        while time.monotonic() < ends_at:
-            bad: list[Unreadable] = []
-            page = await read_around(store, key, start=place.start, limit=MESSAGES_A_PAGE, on_unreadable=bad.append)
-            for name, seq, value in _in_order(key, page.messages, bad, form):
-                place.start = seq + 1
-                yield _event(name, place, encoded(value))
-            if page.next_seq < place.start:
-                # It was deleted, and perhaps created again.
-                thread = await store.get_thread(key)
-                if thread is None:
-                    yield _event("deleted", place, b"{}")
-                    return
-                place = Place(thread.created_ms, 0)
-                yield _event("restart", place, b"{}")
-            elif len(page) < MESSAGES_A_PAGE:
-                await asyncio.sleep(followers.poll_seconds)
-    except EverthreadError as error:
-        log.warning("Following %s failed: %s", key, error)
-        yield _event("problem", place, encoded(problem_of(error)))
+    while time.monotonic() < ends_at and not ending.is_set():
+        try:
+            page, bad = await _next_page(store, key, place)
+            thread = await store.get_thread(key) if page.next_seq < place.start else None
+        except EverthreadError as error:
+            if not failures:
+                log.warning("Following %s failed: %s", key, error)
+                yield _event("problem", place, encoded(problem_of(error)))
+            if not isinstance(error, StoreUnavailableError):
+                return
+            # A browser gives up if it connects again and gets 503, so the stream outlasts the outage.
+            failures = min(failures + 1, 10)
+            await _pause(min(followers.poll_seconds * 2**failures, LONGEST_PAUSE), ending)
+            continue
+        failures = 0
+        for name, seq, value in _in_order(key, page.messages, bad, form):
+            place.start = seq + 1
+            yield _event(name, place, encoded(value))
+        if page.next_seq >= place.start:
+            if len(page) < MESSAGES_A_PAGE:
+                await _pause(followers.poll_seconds, ending)
+        elif thread is None:
+            yield _event("deleted", place, b"{}")
+            return
+        else:
+            # It was deleted, and created again.
+            place = Place(thread.created_ms, 0)
+            yield _event("restart", place, b"{}")
+
+
+async def _pause(seconds: float, ending: anyio.Event) -> None:
+    with anyio.move_on_after(seconds):
+        await ending.wait()
+
+
+async def _next_page(store: Store, key: ThreadKey, place: Place) -> tuple[MessagePage, list[Unreadable]]:
+    bad: list[Unreadable] = []
+    page = await read_around(store, key, start=place.start, limit=MESSAGES_A_PAGE, on_unreadable=bad.append)
+    return page, bad
 
 
 def _in_order(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -16,6 +16,7 @@ from everthread.json_form import (
     fields_of,
 )
 from everthread.model import Thread
+from everthread.server.api.ag_ui import AgUiMessage
 from everthread.server.api.paths import segment_of
 
 Cursor = Annotated[str | None, Meta(description="Pass it as `cursor` to continue; null at the end.")]
@@ -50,6 +51,13 @@ class RawMessagePage(MessagePage, kw_only=True):
     """Messages of a thread as they are stored, oldest first."""
 
     messages: list[RawMessage]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class AgUiMessagePage(MessagePage, kw_only=True):
+    """Messages of a thread as AG-UI shows them, oldest first."""
+
+    messages: list[AgUiMessage]  # pyright: ignore[reportIncompatibleVariableOverride]
+    state: Annotated[Any, Meta(description="Shared state of the newest snapshot; null if there is none.")]
 
 
 class FoundPage(Object, kw_only=True):

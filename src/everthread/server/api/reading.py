@@ -27,8 +27,10 @@ from everthread.model import MAX_SEQ, Message, Thread, ThreadKey
 from everthread.model import MessagePage as StoredPage
 from everthread.operations.search import continued_search
 from everthread.readable import Unreadable, read_around, read_last_around
+from everthread.server.api.ag_ui import ag_ui_messages, shared_state
 from everthread.server.api.calls import Call, Nothing, invalid
 from everthread.server.api.objects import (
+    AgUiMessagePage,
     ApiThread,
     FoundPage,
     MessagePage,
@@ -46,6 +48,7 @@ FILTER_SECONDS = 5
 """The time after which a filtered list returns what it found, and a cursor."""
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """The most bytes of payloads in a page of messages. A single message always fits."""
+_MOST_UNREADABLE = 100
 _MOST_AT_ONCE = 1000
 """The most threads that a filter reads in one round trip."""
 
@@ -79,7 +82,13 @@ class ReadMessages(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=500, description="The most messages of the page.")] = 50
     before: Annotated[Seq | None, Meta(description="Read the messages before this position.")] = None
     start: Annotated[Seq | None, Meta(description="Read the messages from this position on.")] = None
-    form: Form = "view"
+    form: Annotated[
+        Literal["view", "raw", "ag-ui"],
+        Meta(
+            description="`view`: one form for the messages of all frameworks; `raw`: the stored JSON; `ag-ui`: messages"
+            " of AG-UI, which a page shows."
+        ),
+    ] = "view"
 
 
 class ReadMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -153,7 +162,7 @@ async def get_thread(call: Call, asked: Nothing) -> ApiThread:
     return api_thread(await existing_thread(call.store, call.key))
 
 
-async def read_messages(call: Call, asked: ReadMessages) -> MessagePage | RawMessagePage:
+async def read_messages(call: Call, asked: ReadMessages) -> MessagePage | RawMessagePage | AgUiMessagePage:
     """Return a page of messages."""
     store, key = call.store, call.key
     if asked.start is not None and asked.before is not None:
@@ -174,6 +183,9 @@ async def read_messages(call: Call, asked: ReadMessages) -> MessagePage | RawMes
         "start": start,
         "unreadable": list(map(unreadable_record, bad)),
     }
+    if asked.form == "ag-ui":
+        shown = [each for message in kept for each in ag_ui_messages(message.seq, _view(message, key) or View())]
+        return AgUiMessagePage(messages=shown, state=await shared_state(store, key), **fields)
     objects: list[Any] = [message_object(message, key, asked.form) for message in kept]
     return (RawMessagePage if asked.form == "raw" else MessagePage)(messages=objects, **fields)
 
@@ -237,7 +249,7 @@ async def search_messages(call: Call, asked: SearchMessages) -> FoundPage:
     return FoundPage(
         found=list(map(found_message, findings.hits)),
         cursor=findings.cursor,
-        unreadable=list(map(unreadable_record, findings.unreadable)),
+        unreadable=list(map(unreadable_record, findings.unreadable[:_MOST_UNREADABLE])),
     )
 
 

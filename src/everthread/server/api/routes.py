@@ -14,6 +14,7 @@ from everthread.server.api import changing, reading
 from everthread.server.api.calls import Call, Nothing
 from everthread.server.api.following import FollowThread
 from everthread.server.api.objects import (
+    AgUiMessagePage,
     ApiThread,
     DeletedThread,
     ForkedThread,
@@ -106,7 +107,7 @@ ROUTES = (
         "/{thread}/messages",
         reading.read_messages,
         reading.ReadMessages,
-        results=(MessagePage, RawMessagePage),
+        results=(MessagePage, RawMessagePage, AgUiMessagePage),
     ),
     Route(
         "read_message",
