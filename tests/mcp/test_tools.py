@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -16,10 +18,12 @@ from everthread import NewMessage, Store, ThreadKey, new_message, open_store
 from everthread.mcp import server as server_module
 from everthread.mcp import thread_server
 from everthread.mcp.results import MAX_MESSAGE_CHARACTERS, MAX_RESULT_BYTES
+from everthread.recall import Follower, Recalled, SqliteVectorIndex, recall
 from everthread.wrappers import ForwardingStore
 from tests.cli.test_hostile_output import HOSTILE, OBEYED
 from tests.mcp.clients import failure, fill, text_of, value
 from tests.operations.talks import KEY, said, talk
+from tests.recall.embedding import words_embedder
 from tests.servers import Server
 
 T = TypeVar("T")
@@ -290,3 +294,25 @@ async def test_media_come_without_their_bytes() -> None:
         await store.append(KEY, [NewMessage(payload, "chat-completions")])
         [message] = (await value(client, "read_thread", thread_id="trip"))["messages"]
         assert message["media"] == [{"media_type": "image/png", "bytes": 30_000, "uri": ""}]
+
+
+async def test_turns_are_found_by_their_meaning(shared_url: str, tmp_path: Path) -> None:
+    await fill(shared_url, talk)
+    async with open_store(shared_url) as store:
+        await store.append(ThreadKey("secret", "other"), [said("user", "question about money")])
+        embedder = words_embedder()
+        index = SqliteVectorIndex(tmp_path / "index.db", embedder)
+        await Follower(store, index, embedder, tenants=("", "other")).catch_up()
+
+        async def ask(question: str, limit: int, since: datetime | None, until: datetime | None) -> Sequence[Recalled]:
+            return await recall(store, index, embedder, question, limit=limit, since=since, until=until)
+
+        async with client_of(store, recall=ask) as client:
+            assert sorted(tool.name for tool in (await client.list_tools()).tools) == sorted([*READING, "recall_turns"])
+            turns = (await value(client, "recall_turns", question="question about money", limit=2))["turns"]
+            assert len(turns) == 2
+            assert {turn["thread_id"] for turn in turns} == {"trip"}
+            assert turns[0]["score"] >= turns[1]["score"]
+            assert (await value(client, "recall_turns", question="x", until="2001-01-01T00:00:00Z"))["turns"] == []
+            assert "InvalidArguments" in await failure(client, "recall_turns", question="")
+        await index.aclose()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from everthread.cli.options import Decorator
 from everthread.cli.places import data_folder
 from everthread.errors import ConfigurationError
 
@@ -30,7 +29,7 @@ The model is --embedder or {VARIABLE}:
 _PARTS = 3
 
 
-def index_options(function: Decorator) -> Decorator:
+def index_options(function: Any) -> Any:
     """Declare the options that name the index and its model."""
     model = click.option("--embedder", metavar="MODEL", help=f"Embedding model. (default: {VARIABLE}, else {LOCAL})")
     index = click.option(

@@ -6,7 +6,7 @@ All texts are stored content. A result has at most about `MAX_RESULT_BYTES` byte
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,9 @@ from everthread.errors import CorruptRecordError
 from everthread.messages.codec import ToolCall, ToolResult, View, view
 from everthread.model import Message, SearchHit, Thread, ThreadKey, from_milliseconds
 from everthread.readable import Unreadable
+
+if TYPE_CHECKING:
+    from everthread.recall import Recalled
 
 MAX_RESULT_BYTES = 64 * 1024
 """The most bytes of the messages of one result as JSON. A single message always fits."""
@@ -132,6 +135,23 @@ class FoundPage(msgspec.Struct, kw_only=True):
     unreadable: list[UnreadableRecord]
 
 
+class RecalledTurn(msgspec.Struct):
+    """A turn whose meaning is near."""
+
+    thread_id: ThreadId
+    seq: Annotated[int, Meta(description="Position of the message in which the text begins.")]
+    created: Time
+    score: Annotated[float, Meta(description="How near the meanings are, at most 1.")]
+    text: Annotated[str, Meta(description="A part of the turn, at most 900 characters.")]
+
+
+class RecalledTurns(msgspec.Struct, kw_only=True):
+    """The turns found, the nearest first."""
+
+    notice: Notice = _NOTICE
+    turns: list[RecalledTurn]
+
+
 class ChangedThread(msgspec.Struct, kw_only=True):
     """The thread after the change."""
 
@@ -162,6 +182,11 @@ class _Room:
     def some(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         self.is_short |= len(parts) > _MOST_PARTS
         return parts[:_MOST_PARTS]
+
+
+def recalled(each: Recalled) -> RecalledTurn:
+    """Return a turn as a result."""
+    return RecalledTurn(each.key.thread_id, each.seq, _time(each.created_ms), round(each.score, 3), each.snippet)
 
 
 def listed(thread: Thread, title: str | None) -> ListedThread:

@@ -25,7 +25,7 @@ from everthread import __version__
 from everthread._controls import escape_controls
 from everthread.contract import Store
 from everthread.errors import EverthreadError
-from everthread.mcp.tools import TOOLS, ThreadTool
+from everthread.mcp.tools import TOOLS, Recall, ThreadTool, recall_tool
 
 CALLS_AT_ONCE = 8
 CALL_SECONDS = 60
@@ -39,7 +39,12 @@ INSTRUCTIONS = (
 
 
 def thread_server(
-    store: Store, *, tenant: str = "", may_write: bool = False, hide: Callable[[str], str] = str
+    store: Store,
+    *,
+    tenant: str = "",
+    may_write: bool = False,
+    hide: Callable[[str], str] = str,
+    recall: Recall | None = None,
 ) -> Server[Any]:
     """Return a server with tools that reach one tenant of a store.
 
@@ -52,9 +57,12 @@ def thread_server(
         tenant: The only tenant that the tools reach.
         may_write: Also offer ``rename_thread``, ``tag_thread`` and ``delete_thread``.
         hide: Removes secrets from the messages of errors.
+        recall: Finds turns of ``tenant`` by their meaning: offers ``recall_turns``.
     """
     view = store.tenant(tenant)
     offered = {name: tool for name, tool in TOOLS.items() if may_write or not tool.writes}
+    if recall is not None:
+        offered["recall_turns"] = recall_tool(recall)
     listed = [_described(name, tool) for name, tool in offered.items()]
     turnstile = asyncio.Semaphore(CALLS_AT_ONCE)
 

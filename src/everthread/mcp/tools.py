@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,9 @@ from everthread.mcp import results
 from everthread.model import MAX_IDENTIFIER_BYTES, MAX_SEQ, ThreadKey
 from everthread.operations.search import continued_search
 from everthread.readable import Unreadable, read_around, read_last_around
+
+if TYPE_CHECKING:
+    from everthread.recall import Recalled
 
 SEARCH_SECONDS = 10
 """The time after which a search returns what it found, and a cursor."""
@@ -53,6 +56,20 @@ class SearchMessages(Arguments):
     since: Annotated[datetime | None, Meta(description="Only messages stored at this time or later.")] = None
     until: Annotated[datetime | None, Meta(description="Only messages stored before this time.")] = None
     roles: Annotated[tuple[Literal["user", "assistant", "tool", "system"], ...], Meta(max_length=4)] = ()
+
+
+class RecallTurns(Arguments):
+    """Find turns in all threads by their meaning, the nearest first.
+
+    For what was said in other words. IDs, numbers and rare names are better searched with search_messages.
+    """
+
+    question: Annotated[
+        str, Meta(min_length=1, max_length=1000, description="A question or a description, in plain words.")
+    ]
+    limit: Limit = 10
+    since: Annotated[datetime | None, Meta(description="Only messages stored at this time or later.")] = None
+    until: Annotated[datetime | None, Meta(description="Only messages stored before this time.")] = None
 
 
 class ReadThread(Arguments):
@@ -175,6 +192,20 @@ class ThreadTool(NamedTuple):
     answer: Callable[[Store, Any], Awaitable[msgspec.Struct]]
     writes: bool = False
     destroys: bool = False
+
+
+Recall: TypeAlias = "Callable[[str, int, datetime | None, datetime | None], Awaitable[Sequence[Recalled]]]"
+"""Finds turns of the server's tenant: question, limit, since, until."""
+
+
+def recall_tool(recall: Recall) -> ThreadTool:
+    """Return the tool that finds turns by their meaning."""
+
+    async def answer(_: Store, asked: RecallTurns) -> results.RecalledTurns:
+        found = await recall(asked.question, asked.limit, asked.since, asked.until)
+        return results.RecalledTurns(turns=[results.recalled(each) for each in found])
+
+    return ThreadTool(RecallTurns, results.RecalledTurns, answer)
 
 
 TOOLS = {

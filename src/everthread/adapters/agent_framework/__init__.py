@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from everthread.adapters.agent_framework.all_stores import Everthread
     from everthread.adapters.agent_framework.checkpoint_storage import EverthreadCheckpointStorage
     from everthread.adapters.agent_framework.history_provider import EverthreadHistoryProvider
+    from everthread.adapters.agent_framework.recalling import EverthreadRecall
     from everthread.adapters.agent_framework.session_store import EverthreadSessionStore
     from everthread.adapters.agent_framework.sessions import StoredSession
     from everthread.adapters.agent_framework.snapshot_store import EverthreadThreadSnapshotStore
@@ -23,6 +24,7 @@ __all__ = [
     "Everthread",
     "EverthreadCheckpointStorage",
     "EverthreadHistoryProvider",
+    "EverthreadRecall",
     "EverthreadSessionStore",
     "EverthreadThreadSnapshotStore",
     "StoredSession",
@@ -35,6 +37,7 @@ __getattr__ = lazy_names(
         "Everthread": "all_stores",
         "EverthreadCheckpointStorage": "checkpoint_storage",
         "EverthreadHistoryProvider": "history_provider",
+        "EverthreadRecall": "recalling",
         "EverthreadSessionStore": "session_store",
         "EverthreadThreadSnapshotStore": "snapshot_store",
         "StoredSession": "sessions",
