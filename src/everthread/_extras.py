@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +27,7 @@ def missing_extra(extra: str, error: ImportError) -> ConfigurationError:
 
 
 def lazy_names(
-    package: str, modules: Mapping[str, str], extra: str, *, imported: str | None = None
+    package: str, modules: Mapping[str, str], extra: str, *, imported: str | Collection[str] = ()
 ) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package that imports its names at their first use.
 
@@ -37,11 +37,12 @@ def lazy_names(
         package: The package's ``__name__``.
         modules: For each public name the module of the package that defines it.
         extra: The extra that installs the framework.
-        imported: The framework's top-level package, if its name differs from that of the extra.
+        imported: The framework's top-level packages, if there are others than that of the extra's name.
 
     Raises:
         ConfigurationError: At first use, if the framework is not installed.
     """
+    packages = {imported} if isinstance(imported, str) else set(imported) or {extra.replace("-", "_")}
 
     def get(name: str) -> Any:
         if name not in modules:
@@ -49,7 +50,7 @@ def lazy_names(
         try:
             module = import_module(f"{package}.{modules[name]}")
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] == (imported or extra.replace("-", "_")):
+            if (error.name or "").partition(".")[0] in packages:
                 raise missing_extra(extra, error) from error
             raise
         return getattr(module, name)

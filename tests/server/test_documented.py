@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,13 @@ async def test_the_application_of_the_page_serves_and_follows(address: str, url:
     texts = [json.loads(each["data"])["text"] for each in (received, missed)]
     assert texts == ["while it follows", "while it is away"]
     assert (refused.status_code, refused.headers["content-type"]) == (401, "application/problem+json")
+
+
+@pytest.mark.parametrize("missing", ["starlette", "sse_starlette"])
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; import everthread.server; everthread.server.thread_api"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'everthread[server]'" in failed.stderr
 
 
 def test_the_page_lists_the_routes() -> None:

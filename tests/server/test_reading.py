@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from everthread import Retention, Store, ThreadKey, new_message
+from everthread import Retention, Store, ThreadKey, new_message, open_store
 from everthread.server.api import reading
+from everthread.testing.faults import FaultyStore
 from tests.operations.talks import said, talk
 from tests.server.clients import client
 
@@ -67,6 +68,17 @@ async def test_a_page_with_more_matches_than_fit_is_divided(quick_store: Store) 
                 break
             asked["cursor"] = page["cursor"]
     assert sorted(seen) == sorted(f"t{number}" for number in range(40))
+
+
+async def test_a_filter_by_time_reads_no_older_pages() -> None:
+    async with FaultyStore(open_store("memory:"), []) as counted:
+        for number in range(20):
+            await counted.append(ThreadKey(f"t{number}", "ana"), [said("user", "hi")])
+        counted.made.clear()
+        async with client(counted) as http:
+            later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+            page = (await http.get("/", params={"active_after": later, "limit": 2})).json()
+    assert (page["threads"], page["cursor"], counted.made.count("list_threads")) == ([], None, 1)
 
 
 async def test_messages_are_read_from_both_ends(store: Store) -> None:

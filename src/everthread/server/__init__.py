@@ -21,4 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Access", "Authorize", "ThreadApi", "thread_api"]
 
-__getattr__ = lazy_names(__name__, {"ThreadApi": "api.app", "thread_api": "api.app"}, "server", imported="starlette")
+__getattr__ = lazy_names(
+    __name__,
+    {"ThreadApi": "api.app", "thread_api": "api.app"},
+    "server",
+    # An application on FastAPI has the first one without the extra.
+    imported=("starlette", "sse_starlette", "anyio"),
+)

@@ -23,7 +23,7 @@ from everthread.json_form import (
 )
 from everthread.listing import ALL_THREADS, MessageFilter, ThreadFilter, existing_thread, passes
 from everthread.messages.codec import View, view
-from everthread.model import MAX_SEQ, Message, Thread, ThreadKey
+from everthread.model import MAX_SEQ, Message, Thread, ThreadKey, to_milliseconds
 from everthread.model import MessagePage as StoredPage
 from everthread.operations.search import continued_search
 from everthread.readable import Unreadable, read_around, read_last_around
@@ -142,6 +142,9 @@ async def _filtered(
     """
     found: list[Thread] = []
     size, ends_at = limit, time.monotonic() + FILTER_SECONDS
+    oldest = 0 if only.active_after is None else to_milliseconds(only.active_after)
+    # The title of a thread without one costs a read.
+    most = limit if only.title else _MOST_AT_ONCE
     while True:
         page = await store.list_threads(limit=size, cursor=cursor)
         passed = [thread for thread in page if await passes(store, thread, only)]
@@ -151,10 +154,10 @@ async def _filtered(
             size = limit
             continue
         found += passed
-        cursor = page.cursor
+        cursor = None if page and page.items[-1].updated_ms < oldest else page.cursor
         if cursor is None or len(found) == limit or time.monotonic() > ends_at:
             return found, cursor
-        size = min(2 * size, _MOST_AT_ONCE) if len(passed) < size // 8 else limit
+        size = min(2 * size, most) if len(passed) < size // 8 else limit
 
 
 async def get_thread(call: Call, asked: Nothing) -> ApiThread:
