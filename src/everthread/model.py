@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Generic, Literal, TypeVar, overload
 
@@ -20,6 +20,7 @@ MAX_SEQ = 2**53 - 1
 """Highest position: the integers that Lua numbers and JSON readers keep exactly."""
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
+_set = msgspec.structs.force_setattr
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
@@ -104,6 +105,34 @@ class NewMessage(msgspec.Struct, frozen=True):
                 payload.decode()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidMessageError(f"payload is not JSON in UTF-8: {_without_content(error)}") from None
+        self._check_fields()
+
+    @staticmethod
+    def of_valid_json(
+        payload: bytes,
+        format: str,
+        calls: tuple[str, ...] = (),
+        results: tuple[str, ...] = (),
+        created_at: datetime | None = None,
+    ) -> NewMessage:
+        """Return a message with a payload that the caller has just encoded or decoded; it is not parsed again.
+
+        Raises:
+            InvalidMessageError: A field other than the payload is not of its type.
+        """
+        # A copy is made without __post_init__.
+        message = _copy()
+        _set(message, "payload", payload)
+        _set(message, "format", format)
+        if calls or results:
+            _set(message, "calls", calls)
+            _set(message, "results", results)
+        if created_at is not None:
+            _set(message, "created_at", created_at)
+        message._check_fields()
+        return message
+
+    def _check_fields(self) -> None:
         _check_text(self.format, "format")
         for ids in (self.calls, self.results):
             if type(ids) is not tuple:
@@ -404,3 +433,6 @@ def _check_text(value: object, what: str) -> None:
 def _without_content(error: Exception) -> str:
     # A UnicodeDecodeError's text quotes bytes of the message, and content stays out of errors.
     return error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+_copy: Callable[[], NewMessage] = NewMessage(b"0").__copy__  # pyright: ignore

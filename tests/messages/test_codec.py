@@ -268,6 +268,74 @@ def test_no_json_breaks_a_view(name: str, value: object) -> None:
         assert msgspec.convert(msgspec.to_builtins(seen), View, strict=True) == seen
 
 
+_parts_with_links = st.fixed_dictionaries(
+    {
+        "type": sampled_from(
+            """function_call function_result mcp_server_tool_call function_approval_request
+            function_approval_response tool_use tool_result text image""".split()
+        )
+    },
+    optional=dict.fromkeys(("call_id", "id", "tool_use_id", "text", "refusal"), sampled_from(["a", "b", "", 5, None]))
+    | {"function_call": st.fixed_dictionaries({"type": sampled_from(["function_call", "x"]), "call_id": _words})}
+    | {"content": _odd_json},
+)
+_messages_with_links = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": sampled_from(
+            """message chat_message function_call function_call_output custom_tool_call reasoning ai tool human
+            chat""".split()
+        ),
+        "role": sampled_from(["user", "assistant", "tool", {"value": "tool"}]),
+        "call_id": sampled_from(["a", "", 5, None, True]),
+        "tool_call_id": sampled_from(["a", "", 5, None]),
+        "tool_calls": st.lists(st.dictionaries(sampled_from(["id", "function"]), _words | st.none()) | _odd_json),
+        "contents": st.lists(_parts_with_links | _odd_json, max_size=3),
+        "content": st.lists(_parts_with_links | _odd_json, max_size=3) | _odd_json,
+        "data": _odd_json,
+    },
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(_messages_with_links | st.dictionaries(_names, _odd_json, max_size=5))
+def test_links_equal_those_of_the_view(name: str, value: dict[str, object]) -> None:
+    format = import_module(f"everthread.messages.formats.{name}")
+    for each in (value, {**value, "data": value}):
+        seen = format.view(each)
+        calls, results = tuple(call.id for call in seen.calls), tuple(result.id for result in seen.results)
+        assert format.links(each) == (calls, results)
+
+
+@given(payloads() | st.binary(max_size=9) | st.builds(bytes.__add__, payloads(), st.binary(max_size=2)))
+def test_a_payload_is_accepted_as_by_new_message_itself(payload: bytes) -> None:
+    try:
+        expected = NewMessage(payload)
+    except InvalidMessageError:
+        with pytest.raises(InvalidMessageError):
+            new_message(payload)
+    else:
+        assert new_message(payload).payload == expected.payload
+
+
+@given(json_values())
+def test_an_encoded_value_is_valid_json(value: object) -> None:
+    new = new_message({"role": "user", "content": value})
+    assert new == NewMessage(new.payload, "chat-completions", new.calls, new.results)
+    assert hash(new) == hash(NewMessage(new.payload, "chat-completions", new.calls, new.results))
+
+
+def test_a_value_is_encoded_only_as_deep_as_it_can_be_decoded() -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+        try:
+            payload = encode({"a": deep})
+        except InvalidMessageError:
+            break
+        assert NewMessage(payload).payload == payload
+
+
 @pytest.mark.parametrize("name", [*codec._formats, "unknown", None])
 @pytest.mark.parametrize("field", ["role", "contents", "content", "data", "output", "arguments"])
 def test_deep_json_has_a_view(name: str | None, field: str) -> None:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 from everthread.errors import InvalidMessageError
 
@@ -80,19 +80,22 @@ def find_unfit(value: object, path: str = "") -> str:
     return f"{path.removeprefix('.')[:_LONGEST_PATH] or 'The value'} {reason}." if reason else ""
 
 
-def is_json(value: object) -> bool:
+def is_json(value: Any) -> bool:
     """Return whether JSON returns a value unchanged. Ignores ``NaN``, infinities and lone surrogates."""
-    # Called for each value that is stored: the usual types come first.
-    kind = type(value)
+    # Called for each value that is stored: the usual types come first, and there is no call of `cast`.
+    kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is dict:
-        for name, item in cast(dict[object, object], value).items():
+        for name, item in value.items():
             if type(name) is not str and not _is_equal_scalar(name, str):
                 return False
             if type(item) not in _SCALARS and not is_json(item):
                 return False
         return True
     if kind is list or kind is tuple:
-        return all(type(item) in _SCALARS or is_json(item) for item in cast(list[object], value))
+        for item in value:
+            if type(item) not in _SCALARS and not is_json(item):
+                return False
+        return True
     if kind in _SCALARS:
         return True
     if isinstance(value, dict):

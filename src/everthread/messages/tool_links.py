@@ -45,9 +45,11 @@ NO_LINKS = TurnLinks()
 
 def turn_links(turn: Sequence[NewMessage]) -> TurnLinks:
     """Return the links of one turn's messages."""
-    if not any(message.calls or message.results for message in turn):
-        return NO_LINKS
-    return links_of((message.calls, message.results) for message in turn)
+    # Loops instead of generators: each append comes here.
+    for message in turn:
+        if message.calls or message.results:
+            return links_of([(message.calls, message.results) for message in turn])
+    return NO_LINKS
 
 
 def links_of(turn: Iterable[tuple[Sequence[str], Sequence[str]]]) -> TurnLinks:
@@ -60,6 +62,8 @@ def links_of(turn: Iterable[tuple[Sequence[str], Sequence[str]]]) -> TurnLinks:
     spans: list[Span] = []
     early: list[tuple[str, int]] = []
     for position, (calls, results) in enumerate(turn):
+        if not calls and not results:
+            continue
         own = set(calls).intersection(results) if calls and results else ()
         for call_id in results:
             if call_id in own:

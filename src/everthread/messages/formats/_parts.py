@@ -85,6 +85,19 @@ class Parts:
             self.media.append(media_at(address, given) if address or not data else _inline(given, data))
 
 
+def note_links(content: object, calls: list[str], results: list[str]) -> None:
+    """Add the IDs of the calls and results that `Parts` finds in a content."""
+    for part in as_list(content):
+        known = as_object(part)
+        kind = known.get("type")
+        if kind not in ("tool_use", "tool_result") or isinstance(known.get("text") or known.get("refusal"), str):
+            continue
+        if kind == "tool_use":
+            calls.append(as_text(known.get("id")))
+        else:
+            results.append(as_text(known.get("tool_use_id")))
+
+
 def _any(kind: str) -> str:
     return "application/octet-stream" if kind in {"file", "document"} else f"{kind}/*"
 

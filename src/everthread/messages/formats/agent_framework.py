@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from everthread.messages.codec import (
+    LinkIds,
     Media,
     ToolCall,
     ToolResult,
@@ -32,7 +33,7 @@ LINK_MARKS = (b"call_id", b"approval")
 def matches(value: Mapping[str, object]) -> bool:
     """Return whether it has either generation's type, and contents, which OpenAI's items of the same type lack."""
     kind = value.get("type")
-    return isinstance(kind, str) and kind in {CURRENT_TYPE, BETA_TYPE} and "contents" in value
+    return (kind == CURRENT_TYPE or kind == BETA_TYPE) and "contents" in value
 
 
 def view(value: Mapping[str, object]) -> View:
@@ -51,6 +52,33 @@ def view(value: Mapping[str, object]) -> View:
         reasoning="".join(seen.reasoning),
         ended=_ended(as_object(value.get("additional_properties"))),
     )
+
+
+def links(value: Mapping[str, object]) -> LinkIds:
+    """Return the IDs of the calls and results in the view."""
+    calls: list[str] = []
+    results: list[str] = []
+    for content in as_list(value.get("contents")):
+        _note_links(as_object(content), calls, results)
+    return tuple(calls), tuple(results)
+
+
+def _note_links(content: Mapping[str, object], calls: list[str], results: list[str]) -> None:
+    kind = content.get("type")
+    if kind == "text" or not isinstance(kind, str):
+        return
+    if kind == "function_approval_request":
+        calls.append(_approval_id(content))
+        call = as_object(content.get("function_call"))
+        if as_text(call.get("type")).endswith("_call"):
+            _note_links(call, calls, results)
+    elif kind == "function_approval_response":
+        results.append(_approval_id(content))
+    elif kind.endswith("_call"):
+        if call_id := as_text(content.get("call_id")):
+            calls.append(call_id)
+    elif kind.endswith("_result") and (call_id := as_text(content.get("call_id"))):
+        results.append(call_id)
 
 
 def role_of(value: Mapping[str, object]) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from everthread.messages.codec import View, as_list, as_object, as_text
-from everthread.messages.formats._parts import Parts
+from everthread.messages.codec import LinkIds, View, as_list, as_object, as_text
+from everthread.messages.formats._parts import Parts, note_links
 
 _BLOCKS = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use"})
 LINK_MARKS = (b"tool_use",)
@@ -18,7 +18,10 @@ LINK_MARKS = (b"tool_use",)
 
 def matches(value: Mapping[str, object]) -> bool:
     """Return whether it has a role, and a content with a block that only Anthropic has."""
-    return isinstance(value.get("role"), str) and any(map(_is_block, map(as_object, as_list(value.get("content")))))
+    content = value.get("content")
+    if not isinstance(content, list) or not isinstance(value.get("role"), str):
+        return False
+    return any(map(_is_block, map(as_object, as_list(content))))
 
 
 def view(value: Mapping[str, object]) -> View:
@@ -32,6 +35,14 @@ def view(value: Mapping[str, object]) -> View:
         media=tuple(parts.media),
         reasoning="".join(parts.thoughts),
     )
+
+
+def links(value: Mapping[str, object]) -> LinkIds:
+    """Return the IDs of the calls and results in the view."""
+    calls: list[str] = []
+    results: list[str] = []
+    note_links(value.get("content"), calls, results)
+    return tuple(calls), tuple(results)
 
 
 def _is_block(part: Mapping[str, object]) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from everthread.messages.codec import ToolCall, ToolResult, View, as_list, as_object, as_text, json_text
-from everthread.messages.formats._parts import Parts
+from everthread.messages.codec import LinkIds, ToolCall, ToolResult, View, as_list, as_object, as_text, json_text
+from everthread.messages.formats._parts import Parts, note_links
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 LINK_MARKS = (b"tool_call", b"tool_use")
@@ -36,6 +36,15 @@ def view(value: Mapping[str, object]) -> View:
         author=as_text(value.get("name")),
         reasoning=as_text(value.get("reasoning_content")) or "".join(parts.thoughts),
     )
+
+
+def links(value: Mapping[str, object]) -> LinkIds:
+    """Return the IDs of the calls and results in the view."""
+    calls = [as_text(as_object(call).get("id")) for call in as_list(value.get("tool_calls"))]
+    answered = as_text(value.get("tool_call_id"))
+    results = [answered] if answered and value.get("role") == "tool" else []
+    note_links(value.get("content"), calls, results)
+    return tuple(calls), tuple(results)
 
 
 def _call(call: Mapping[str, object]) -> ToolCall:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from everthread.messages.codec import ToolCall, ToolResult, View, as_list, as_object, as_text, json_text
-from everthread.messages.formats._parts import Parts
+from everthread.messages.codec import LinkIds, ToolCall, ToolResult, View, as_list, as_object, as_text, json_text
+from everthread.messages.formats._parts import Parts, note_links
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "refusal", "reasoning_text"})
 LINK_MARKS = (b"call_id", b"_call_output", b"tool_use")
@@ -47,6 +47,21 @@ def view(value: Mapping[str, object]) -> View:
         media=tuple(parts.media),
         reasoning="".join(parts.thoughts),
     )
+
+
+def links(value: Mapping[str, object]) -> LinkIds:
+    """Return the IDs of the calls and results in the view."""
+    kind, call_id = as_text(value.get("type")), as_text(value.get("call_id"))
+    if kind.endswith("_call_output"):
+        return (), (call_id,)
+    if kind.endswith("_call"):
+        return ((call_id,) if call_id else ()), ()
+    if kind == "reasoning":
+        return (), ()
+    calls: list[str] = []
+    results: list[str] = []
+    note_links(value.get("content"), calls, results)
+    return tuple(calls), tuple(results)
 
 
 def _output(output: object) -> str:
