@@ -271,8 +271,17 @@ def test_no_json_breaks_a_view(name: str, value: object) -> None:
 _parts_with_links = st.fixed_dictionaries(
     {
         "type": sampled_from(
-            """function_call function_result mcp_server_tool_call function_approval_request
-            function_approval_response tool_use tool_result text image""".split()
+            [
+                "function_call",
+                "function_result",
+                "mcp_server_tool_call",
+                "function_approval_request",
+                "function_approval_response",
+                "tool_use",
+                "tool_result",
+                "text",
+                "image",
+            ]
         )
     },
     optional=dict.fromkeys(("call_id", "id", "tool_use_id", "text", "refusal"), sampled_from(["a", "b", "", 5, None]))
@@ -283,8 +292,18 @@ _messages_with_links = st.fixed_dictionaries(
     {},
     optional={
         "type": sampled_from(
-            """message chat_message function_call function_call_output custom_tool_call reasoning ai tool human
-            chat""".split()
+            [
+                "message",
+                "chat_message",
+                "function_call",
+                "function_call_output",
+                "custom_tool_call",
+                "reasoning",
+                "ai",
+                "tool",
+                "human",
+                "chat",
+            ]
         ),
         "role": sampled_from(["user", "assistant", "tool", {"value": "tool"}]),
         "call_id": sampled_from(["a", "", 5, None, True]),

@@ -92,10 +92,7 @@ def is_json(value: Any) -> bool:
                 return False
         return True
     if kind is list or kind is tuple:
-        for item in value:
-            if type(item) not in _SCALARS and not is_json(item):
-                return False
-        return True
+        return all(not (type(item) not in _SCALARS and not is_json(item)) for item in value)
     if kind in _SCALARS:
         return True
     if isinstance(value, dict):

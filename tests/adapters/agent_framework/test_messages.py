@@ -23,6 +23,7 @@ from everthread import CorruptRecordError, InvalidMessageError, ThreadKey
 from everthread import Message as StoredMessage
 from everthread.adapters.agent_framework import messages as codec_1x
 from everthread.adapters.agent_framework.messages import from_stored, to_new_message
+from everthread.adapters.agent_framework.typed_messages import UNUSUAL, read_message
 from everthread.messages.codec import decode, view_of
 from everthread.testing.strategies import json_values
 
@@ -137,6 +138,43 @@ def outcome(make: Callable[[], Any]) -> Any:
 
 def test_the_installed_release_is_served_by_the_direct_way() -> None:
     assert codec_1x.DIRECT
+    assert codec_1x.TYPED
+
+
+def test_the_messages_of_a_usual_run_are_decoded_straight_into_objects() -> None:
+    for message in (
+        Message("user", ["hello"], message_id="m", author_name="Ana", additional_properties={"a": [1]}),
+        Message("assistant", [Content.from_text_reasoning(text="so"), Content.from_function_call("c", "f")]),
+        Message("assistant", [Content.from_function_call("c", "f", arguments='{"a":1}')]),
+        Message("tool", [Content.from_function_result("c", result="text")]),
+    ):
+        payload = to_new_message(message).payload
+        assert state(read_message(payload)) == state(message) == state(Message.from_dict(json.loads(payload)))
+
+
+@given(messages())
+def test_typed_decoding_equals_from_dict(message: Message) -> None:
+    payload = to_new_message(message).payload
+    for written in (payload, json.dumps(json.loads(payload), indent=1, ensure_ascii=True).encode()):
+        try:
+            found = state(read_message(written))
+        except UNUSUAL:
+            continue
+        assert found == state(Message.from_dict(json.loads(written)))
+
+
+@pytest.mark.parametrize("field", ["type", "role", "text", "call_id", "additional_properties", "hosted", "contents"])
+@given(st.one_of(st.none(), TEXT, JSON_OBJECTS, st.sampled_from(["text", "function_call", "message", True, 1, []])))
+def test_of_two_fields_of_one_name_the_last_counts(field: str, value: Any) -> None:
+    again = b"," + json.dumps({field: value}).encode()[1:-1] + b"}"
+    call = Message("assistant", [Content.from_function_call("c", "f")])
+    for message in (Message("user", ["hello"]), call):
+        payload = to_new_message(message).payload
+        for written in (payload[:-1] + again, payload.replace(b"}]", again + b"]", 1)):
+            found = outcome(lambda each=written: state(from_stored(stored(each))))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(codec_1x, "TYPED", False)
+                assert found == outcome(lambda each=written: state(from_stored(stored(each))))
 
 
 @given(messages())

@@ -417,11 +417,13 @@ class EverthreadHistoryProvider(StoredSessions, HistoryProvider):
         if approved:
             history = without_ignored_approvals(history)
         history = ready_history(history, context.input_messages, approved, without_settled_approvals)
-        if any("_attribution" in message.additional_properties for message in history):
-            context.extend_messages(self, history)
-            return
+        source_id, source_type = self.source_id, type(self).__name__
         for message in history:
-            attribution = {"source_id": self.source_id, "source_type": type(self).__name__}
+            if "_attribution" in message.additional_properties:
+                context.extend_messages(self, history)
+                return
+        for message in history:
+            attribution = {"source_id": source_id, "source_type": source_type}
             message.additional_properties["_attribution"] = attribution
         context.context_messages.setdefault(self.source_id, []).extend(history)
 

@@ -2,13 +2,14 @@
 
 The framework's own methods are the reference. The common shapes (text, tool calls and results, media) are built
 directly, from the fields and defaults of the installed release's own objects; all others by the framework. At import a
-few samples of both ways are compared: if they differ, only the framework's methods are used.
+few samples of both ways are compared: if they differ, only the framework's methods are used. `typed_messages` reads the
+most common shapes faster still.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from everthread._extras import missing_extra
@@ -23,6 +24,9 @@ from everthread.model import NewMessage, ThreadKey
 
 try:
     from agent_framework import Content, Message
+
+    from everthread.adapters.agent_framework.typed_messages import UNUSUAL as UNUSUAL_ROW
+    from everthread.adapters.agent_framework.typed_messages import agrees, read_message
 except ImportError as error:
     raise missing_extra("agent-framework", error) from error
 
@@ -69,7 +73,7 @@ def to_new_message(message: Message) -> NewMessage:
         except Exception:  # noqa: S110 - the framework's own method decides about unusual messages
             pass
         else:
-            return NewMessage(codec.encode_plain(value), FORMAT, tuple(calls), tuple(results))
+            return NewMessage.of_valid_json(codec.encode_plain(value), FORMAT, tuple(calls), tuple(results))
     try:
         return _by_the_framework(message)
     except InvalidMessageError:
@@ -87,6 +91,11 @@ def from_stored(stored: StoredMessage, key: ThreadKey | None = None) -> Message:
     Raises:
         CorruptRecordError: The row is not JSON, or holds no message; names thread and position.
     """
+    if TYPED:
+        try:
+            return read_message(stored.payload)
+        except UNUSUAL_ROW:
+            pass
     value = codec.decode_as_text(stored, key)
     try:
         if DIRECT:
@@ -360,21 +369,26 @@ def _samples() -> list[Message]:
         Message("assistant", [Content.from_function_call("c2", "f", arguments={"a": [1, None, {"b": "c"}]})]),
         Message("tool", [Content.from_function_result("c1", result={"d": 2.5})], additional_properties={"e": [True]}),
         Message("tool", [Content.from_function_result("c2", result=None)]),
+        Message("tool", [Content.from_function_result("c3", result="text")]),
     ]
 
 
 def _agrees() -> bool:
     """Return whether the direct way and this release's own methods give the same for each sample."""
+    for message in _samples():
+        value = message.to_dict()
+        if _message_value(message, [], []) != value:
+            return False
+        if _state(_direct_message(value)) != _state(Message.from_dict(value)):
+            return False
+    return True
+
+
+def _succeeds(check: Callable[[], bool]) -> bool:
     try:
-        for message in _samples():
-            value = message.to_dict()
-            if _message_value(message, [], []) != value:
-                return False
-            if _state(_direct_message(value)) != _state(Message.from_dict(value)):
-                return False
+        return check()
     except Exception:
         return False
-    return True
 
 
 def _state(value: Any) -> Any:
@@ -386,8 +400,10 @@ def _state(value: Any) -> Any:
     return value
 
 
-DIRECT = _agrees()
+DIRECT = _succeeds(_agrees)
 """Whether messages of the installed release are built directly."""
+TYPED = DIRECT and _succeeds(lambda: agrees(_samples(), _state))
+"""Whether the most common of them are decoded straight into objects."""
 
 
 MAKERS = Makers(to_new_message, Message, Content.from_text, Content.from_function_result)

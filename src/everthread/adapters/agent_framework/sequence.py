@@ -137,7 +137,8 @@ def _scan(messages: Sequence[Message]) -> _Found:
     others: list[int] = []
     has_reasoning = needs_filter = False
     for at, message in enumerate(messages):
-        if role_name(message) != "tool":
+        role = message.role
+        if (role if type(role) is str else role_name(message)) != "tool":
             others.append(at)
         contents = message.contents
         needs_filter = needs_filter or not contents

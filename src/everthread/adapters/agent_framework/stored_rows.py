@@ -86,10 +86,12 @@ def _in_rows(stored: Iterable[Message]) -> Iterator[Message]:
         if source is not None:
             run.append((message, source))
             continue
-        yield from _converted(run)
-        run = []
+        if run:
+            yield from _converted(run)
+            run = []
         yield message
-    yield from _converted(run)
+    if run:
+        yield from _converted(run)
 
 
 def _source(message: Message) -> Source | None:

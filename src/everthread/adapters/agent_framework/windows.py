@@ -133,6 +133,8 @@ async def _find_calls(
 ) -> None:
     """Load the messages between a window and the older calls that the inputs answer or approve."""
     answered = call_ids(inputs, "function_result", "function_approval_response")
+    if not answered:
+        return
     wanted = answered - call_ids(inputs, *CALLS) - _calls_made(loaded.messages)
     missing, count = set(wanted), 100
     before, is_more = (page[0].seq if page else None), not loaded.complete

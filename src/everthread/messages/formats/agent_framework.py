@@ -33,7 +33,7 @@ LINK_MARKS = (b"call_id", b"approval")
 def matches(value: Mapping[str, object]) -> bool:
     """Return whether it has either generation's type, and contents, which OpenAI's items of the same type lack."""
     kind = value.get("type")
-    return (kind == CURRENT_TYPE or kind == BETA_TYPE) and "contents" in value
+    return (kind in (CURRENT_TYPE, BETA_TYPE)) and "contents" in value
 
 
 def view(value: Mapping[str, object]) -> View:
