@@ -42,7 +42,7 @@ async def compare(
     most = count + MOST_TOOL_MESSAGES
     while not complete and len(history) < most and count_said(history) < count_said(inputs):
         page = await read_last_around(store, key, min(count, most - len(history)), before=before)
-        history[:0] = [message for _, message in readable(page, key, from_stored)]
+        history[:0] = readable(page, key, from_stored)[1]
         complete = not page or page[0].seq <= page.head_seq
         before, count = (page[0].seq if page else 0), 2 * count
     return find_replay(inputs, history, complete=complete), history

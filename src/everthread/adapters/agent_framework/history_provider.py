@@ -207,7 +207,7 @@ class EverthreadHistoryProvider(StoredSessions, HistoryProvider):
         key = self._keys.key(session_id)
         loading = _loading.get()
         if loading is None or loading.provider is not self or loading.session_id != session_id:
-            return [message for _, message in readable(await read_around(self._store, key), key, from_stored)]
+            return readable(await read_around(self._store, key), key, from_stored)[1]
         loading.loaded = await self._reader.read(self._store, key, loading.inputs)
         if not loading.compacts:
             return [*loading.loaded.lead, *loading.loaded.asked, *loading.loaded.messages]

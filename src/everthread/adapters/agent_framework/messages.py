@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any, cast
+
+import msgspec
 
 from everthread._extras import missing_extra
 from everthread.adapters.agent_framework.stored_rows import FORMAT, NothingForAModelError, row_of
@@ -31,6 +34,8 @@ except ImportError as error:
     raise missing_extra("agent-framework", error) from error
 
 Json = dict[str, Any]
+
+_encode = msgspec.json.Encoder().encode
 
 _DIRECT_FIELDS = {
     "text": ("text",),
@@ -69,11 +74,11 @@ def to_new_message(message: Message) -> NewMessage:
         calls: list[str] = []
         results: list[str] = []
         try:
-            value = _message_value(message, calls, results)
+            payload = _encode(_message_value(message, calls, results))
         except Exception:  # noqa: S110 - the framework's own method decides about unusual messages
             pass
         else:
-            return NewMessage.of_valid_json(codec.encode_plain(value), FORMAT, tuple(calls), tuple(results))
+            return NewMessage.of_valid_json(payload, FORMAT, tuple(calls), tuple(results))
     try:
         return _by_the_framework(message)
     except InvalidMessageError:
@@ -277,7 +282,7 @@ def _note(ids: list[str], call_id: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of JSON's own types only, which the framework would write unchanged."""
+    """Return a value of JSON's own types only, which the framework would write unchanged, and without ``NaN``."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is dict:
         for name, item in value.items():
@@ -287,7 +292,7 @@ def _plain(value: Any) -> Any:
     elif kind is list:
         for item in value:
             _plain(item)
-    elif kind not in _SCALARS:
+    elif kind not in _SCALARS or (kind is float and not isfinite(value)):
         raise _UnusualError
     return value
 

@@ -61,18 +61,21 @@ def row_of(value: object, format: str) -> Json:
 
 def readable(
     stored: MessagePage | Sequence[Message], key: ThreadKey, decode: Callable[[Message, ThreadKey], M]
-) -> list[tuple[Message, M]]:
-    """Return the messages that can be decoded, each with its stored form. Logs the position of each other one."""
-    found: list[tuple[Message, M]] = []
+) -> tuple[list[Message], list[M]]:
+    """Return the messages that can be decoded: as stored, and decoded. Logs the position of each other one."""
+    # Two lists: a pair for each message would be one more object for the collector to look at.
+    rows: list[Message] = []
+    found: list[M] = []
     with paused_collector(len(stored)):
         for message in _in_rows(stored):
             try:
-                found.append((message, decode(message, key)))
+                found.append(decode(message, key))
+                rows.append(message)
             except NothingForAModelError:
                 log.debug("The message at position %s of %s is empty.", message.seq, key)
             except CorruptRecordError as error:
                 log.warning("%s The agent gets the history without it.", error)
-    return found
+    return rows, found
 
 
 def _in_rows(stored: Iterable[Message]) -> Iterator[Message]:

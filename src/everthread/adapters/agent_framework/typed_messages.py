@@ -56,9 +56,7 @@ class _Result(_Content, tag="function_result", kw_only=True):
     items: list[_Text] | None = None
 
 
-class _Row(
-    msgspec.Struct, tag_field="type", tag=CURRENT_TYPE, forbid_unknown_fields=True, kw_only=True, gc=False
-):
+class _Row(msgspec.Struct, tag_field="type", tag=CURRENT_TYPE, forbid_unknown_fields=True, kw_only=True, gc=False):
     role: str
     contents: list[_Text | _Reasoning | _Call | _Result]
     author_name: Any = None
@@ -68,7 +66,6 @@ class _Row(
 
 _decode: Callable[[bytes], _Row] = msgspec.json.Decoder(_Row).decode
 _make = object.__new__
-_MESSAGE = vars(Message("user", [])).copy()
 _TEXT = vars(Content("text")).copy()
 _REASONING = vars(Content("text_reasoning")).copy()
 _CALL = vars(Content("function_call")).copy()
@@ -81,15 +78,19 @@ def read_message(payload: bytes) -> Message:
     Raises one of `UNUSUAL` for all but the most common shapes.
     """
     row = _decode(payload)
-    contents: list[Content] = []
-    for part in row.contents:
+    contents: list[Any] = row.contents
+    # In place: the list of the decoded parts becomes that of the contents.
+    for at, part in enumerate(contents):
         kind = type(part)
         properties = part.additional_properties
+        content = contents[at] = _make(Content)
+        # Faster than to copy the template and to set the attribute.
+        state = content.__dict__
         if kind is _Text:
-            state = _TEXT.copy()
+            state.update(_TEXT)
             state["text"] = part.text
         elif kind is _Result:
-            state = _RESULT.copy()
+            state.update(_RESULT)
             state["call_id"] = part.call_id
             state["result"] = part.result
             if part.items is not None:
@@ -98,7 +99,7 @@ def read_message(payload: bytes) -> Message:
             if properties:
                 # Legacy properties of calls have a meaning of their own.
                 raise UnusualRowError
-            state = _CALL.copy()
+            state.update(_CALL)
             state["call_id"] = part.call_id
             state["name"] = part.name
             state["arguments"] = part.arguments
@@ -107,22 +108,19 @@ def read_message(payload: bytes) -> Message:
             if part.id is not None or part.status is not None:
                 _set_known(state, id=part.id, status=part.status)
         else:
-            state = _REASONING.copy()
+            state.update(_REASONING)
             state["text"] = part.text
             _set_known(state, protected_data=part.protected_data, id=part.id, status=part.status)
         state["additional_properties"] = {} if properties is None else properties
-        content = _make(Content)
-        content.__dict__ = state
-        contents.append(content)
-    state = _MESSAGE.copy()
-    state["role"] = row.role
-    state["contents"] = contents
-    state["author_name"] = row.author_name
-    state["message_id"] = row.message_id
-    properties = row.additional_properties
-    state["additional_properties"] = {} if properties is None else properties
+    # Attributes that are set one by one need no dictionary.
     message = _make(Message)
-    message.__dict__ = state
+    message.role = row.role
+    message.contents = contents
+    message.author_name = row.author_name
+    message.message_id = row.message_id
+    properties = row.additional_properties
+    message.additional_properties = {} if properties is None else properties
+    message.raw_representation = None
     return message
 
 
@@ -147,12 +145,12 @@ def agrees(samples: Iterable[Message], state_of: Callable[[object], object]) -> 
 
 
 def _text(part: _Text) -> Content:
-    state = _TEXT.copy()
+    content = _make(Content)
+    state = content.__dict__
+    state.update(_TEXT)
     state["text"] = part.text
     properties = part.additional_properties
     state["additional_properties"] = {} if properties is None else properties
-    content = _make(Content)
-    content.__dict__ = state
     return content
 
 

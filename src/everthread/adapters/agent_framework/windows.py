@@ -101,13 +101,13 @@ class WindowReader:
             self._remember(key)
             if head is None or head.seq != page.head_seq:
                 head = await _first(store, key, page.head_seq)
-            first = [message for _, message in readable([head] if head else [], key, from_stored)]
+            _, first = readable([head] if head else [], key, from_stored)
             lead = [*(message for message in first if message.role in INSTRUCTIONS), *lead]
-        found = readable(page, key, from_stored)
+        rows, found = readable(page, key, from_stored)
         loaded = Loaded(
-            [message for _, message in found],
-            [stored.seq for stored, _ in found],
-            [stored.turn for stored, _ in found],
+            found,
+            [row.seq for row in rows],
+            [row.turn for row in rows],
             lead,
             complete=page[0].seq == 0 if page else self._window != 0 and window.summary is None,
         )
@@ -140,9 +140,9 @@ async def _find_calls(
     before, is_more = (page[0].seq if page else None), not loaded.complete
     while missing and is_more and len(loaded.older) < MOST_OLDER_MESSAGES:
         older = await read_last_around(store, key, count, before=before)
-        found = readable(older, key, from_stored)
-        loaded.older[:0] = [(message, stored.turn) for stored, message in found]
-        missing -= _calls_made([message for _, message in found])
+        rows, found = readable(older, key, from_stored)
+        loaded.older[:0] = [(message, row.turn) for row, message in zip(rows, found, strict=True)]
+        missing -= _calls_made(found)
         is_more = bool(older) and older[0].seq > older.head_seq
         before, count = (older[0].seq if older else None), 2 * count
     if wanted - missing:

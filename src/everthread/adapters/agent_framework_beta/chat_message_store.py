@@ -160,7 +160,7 @@ class EverthreadChatMessageStore(Uncopied):
         if given:
             await store.check_append(self._key, [self._codec.encode(message) for message in given])
         page = await read_around(store, self._key)
-        return for_a_run([message for _, message in readable(page, self._key, self._codec.decode)])
+        return for_a_run(readable(page, self._key, self._codec.decode)[1])
 
     async def clear(self) -> None:
         """Delete all messages; the thread stays, and positions are not reused."""
