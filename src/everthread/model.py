@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Generic, Literal, TypeVar, overload
+from typing import Generic, Literal, TypeVar, cast, overload
 
 import msgspec
 
@@ -435,4 +435,5 @@ def _without_content(error: Exception) -> str:
     return error.reason if isinstance(error, UnicodeDecodeError) else str(error)
 
 
-_copy: Callable[[], NewMessage] = NewMessage(b"0").__copy__  # pyright: ignore
+# Structs have this method; the type checker does not know it.
+_copy = cast("Callable[[], NewMessage]", getattr(NewMessage(b"0"), "__copy__"))  # noqa: B009

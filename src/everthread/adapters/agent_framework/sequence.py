@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NONE: frozenset[str] = frozenset()
 _NOWHERE = Place(-1, -1, "")
 # Half the time of the named tuple's own constructor, which is Python code.
-_place = tuple.__new__
+_place: Callable[[type[Place], tuple[int, int, str]], Place] = tuple.__new__
 
 
 def valid_history(history: Sequence[Message], inputs: Sequence[Message], approved: Set[str] = _NONE) -> list[Message]:

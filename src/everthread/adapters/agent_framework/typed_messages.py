@@ -81,7 +81,7 @@ def read_message(payload: bytes) -> Message:
     contents: list[Any] = row.contents
     # In place: the list of the decoded parts becomes that of the contents.
     for at, part in enumerate(contents):
-        kind = type(part)
+        kind: object = type(part)  # pyright: ignore[reportUnknownVariableType]
         properties = part.additional_properties
         content = contents[at] = _make(Content)
         # Faster than to copy the template and to set the attribute.
