@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence, Set
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from everthread.adapters.agent_framework.reasoning import thoughts_before, without_loose_reasoning
 from everthread.adapters.contents import APPROVALS, CALLS, call_ids, role_name, with_contents
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NONE: frozenset[str] = frozenset()
 _NOWHERE = Place(-1, -1, "")
 # Half the time of the named tuple's own constructor, which is Python code.
-_place: Callable[[type[Place], tuple[int, int, str]], Place] = tuple.__new__
+_place = cast("Callable[[type[Place], tuple[int, int, str]], Place]", getattr(tuple, "__new__"))  # noqa: B009
 
 
 def valid_history(history: Sequence[Message], inputs: Sequence[Message], approved: Set[str] = _NONE) -> list[Message]:
