@@ -331,10 +331,10 @@ class Store(Uncopied, ABC):
         """Return the names of a thread's documents, in the order of their UTF-8; none for an unknown thread.
 
         SQLite and PostgreSQL read only the names that they return. Redis walks all names of the thread on the server,
-        and sends only these. Object storage and Cosmos DB read only the page if names are plain (at most 100 lower-case
-        letters, digits, ``.``, ``_`` and ``-``, the first one a letter or digit, the last one no ``.``) and the prefix
-        has a ``.`` before its last character; a shorter prefix lists all names that begin alike. They also read each
-        document with another name that begins like ``prefix``.
+        and sends those of the range. Object storage and Cosmos DB read only the page if names are plain (at most 100
+        lower-case letters, digits, ``.``, ``_`` and ``-``, the first one a letter or digit, the last one no ``.``) and
+        the prefix has a ``.`` before its last character; a shorter prefix lists all names that begin alike. They also
+        read each document with another name that begins like ``prefix``.
 
         Args:
             key: The thread.
