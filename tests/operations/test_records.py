@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from everthread import CorruptRecordError, InvalidMessageError, LimitExceededError, Store, ThreadKey, open_store
 from everthread.operations import records
-from everthread.operations.records import MAX_RECORD_BYTES, PART_PREFIX, delete_record, get_record, put_record
+from everthread.operations.records import (
+    MAX_RECORD_BYTES,
+    PART_PREFIX,
+    change_record,
+    delete_record,
+    get_record,
+    put_record,
+)
 from everthread.wrappers.encryption.encrypted import Encrypted
 from everthread.wrappers.forwarding import ForwardingStore
 from tests.wrappers.sealed_places import KEYRING
@@ -55,6 +64,22 @@ async def test_readers_see_whole_values_while_writers_replace_them(shared_url: s
         await writing
         assert await get_record(store, KEY, "r") in values
         assert len(await parts(store)) == 6
+
+
+async def test_concurrent_changes_of_a_record_all_take_effect() -> None:
+    async with open_store("memory:") as store:
+
+        def add(number: int) -> Callable[[bytes | None], bytes]:
+            return lambda value: b"[%d]" % number if value is None else value[:-1] + b",%d]" % number
+
+        await asyncio.gather(*(change_record(store, KEY, "r", add(number)) for number in range(20)))
+        assert sorted(json.loads(await get_record(store, KEY, "r") or b"")) == list(range(20))
+        await change_record(store, KEY, "r", lambda value: LARGE)
+        former = await store.get_document(KEY, "r")
+        await change_record(store, KEY, "r", lambda value: value or b"")
+        assert await store.get_document(KEY, "r") == former
+        await change_record(store, KEY, "r", lambda value: b"1")
+        assert await parts(store) == []
 
 
 class Broken(ForwardingStore):

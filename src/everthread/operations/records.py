@@ -8,6 +8,7 @@ concurrent or killed writer leaves the former one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from uuid import uuid4
 
 import msgspec
@@ -45,22 +46,7 @@ async def get_record(store: Store, key: ThreadKey, name: str) -> bytes | None:
     Raises:
         CorruptRecordError: A part is missing, or the document is no record.
     """
-    document = await store.get_document(key, name)
-    for _ in range(_MOST_ATTEMPTS):
-        if document is None:
-            return None
-        head = _head(document, key)
-        if not head.parts:
-            return bytes(head.value)
-        value = await _joined(store, key, head)
-        if value is not None:
-            return value
-        # Another writer replaced the record and deleted these parts.
-        newest = await store.get_document(key, name)
-        if newest is not None and newest.value == document.value:
-            raise CorruptRecordError(f"The record {name!r} of {key} lacks parts: delete it.")
-        document = newest
-    raise StoreUnavailableError(f"Too many concurrent writers of the record {name!r} of {key}. Try again.")
+    return (await _read(store, key, name))[1]
 
 
 async def put_record(store: Store, key: ThreadKey, name: str, value: bytes) -> bool:
@@ -82,26 +68,31 @@ async def put_record(store: Store, key: ThreadKey, name: str, value: bytes) -> b
         InvalidMessageError: The value is not JSON in UTF-8.
         LimitExceededError: It is larger than `MAX_RECORD_BYTES`.
     """
-    if len(value) > MAX_RECORD_BYTES:
-        raise LimitExceededError(
-            f"The record {name!r} of {key} has {len(value):,} bytes; at most {MAX_RECORD_BYTES:,} are allowed.",
-            len(value),
-            MAX_RECORD_BYTES,
-        )
-    NewMessage(value)  # refuses bytes that are not JSON
-    value = value.strip()
-    head = _Head(msgspec.Raw(value)) if len(value) <= _INLINE_BYTES else await _divided(store, key, value)
-    data = msgspec.json.encode(head)
+    data = await _encoded(store, key, name, value)
     for _ in range(_MOST_ATTEMPTS):
         former = await store.get_document(key, name)
-        try:
-            await store.put_document(key, name, data, expected_revision=former.revision if former else 0)
-        except ConflictError:
-            continue
-        if former is not None:
-            await _delete_parts(store, key, former)
-        return former is None
-    raise StoreUnavailableError(f"Too many concurrent writers of the record {name!r} of {key}. Try again.")
+        if await _replaced(store, key, name, former, data):
+            return former is None
+    raise _too_many(key, name)
+
+
+async def change_record(store: Store, key: ThreadKey, name: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Replace a record by a function of its value; concurrent changes are made one after the other.
+
+    ``change`` gets the value, or ``None`` if there is none, and may be called several times. The rest is as with
+    `put_record`.
+
+    Raises:
+        CorruptRecordError: The stored record cannot be read.
+        InvalidMessageError: The new value is not JSON in UTF-8.
+        LimitExceededError: It is larger than `MAX_RECORD_BYTES`.
+    """
+    for _ in range(_MOST_ATTEMPTS):
+        former, value = await _read(store, key, name)
+        changed = change(value)
+        if changed == value or await _replaced(store, key, name, former, await _encoded(store, key, name, changed)):
+            return
+    raise _too_many(key, name)
 
 
 async def delete_record(store: Store, key: ThreadKey, name: str) -> bool:
@@ -112,6 +103,53 @@ async def delete_record(store: Store, key: ThreadKey, name: str) -> bool:
     was_there = await store.delete_document(key, name)
     await _delete_parts(store, key, former)
     return was_there
+
+
+async def _read(store: Store, key: ThreadKey, name: str) -> tuple[Document | None, bytes | None]:
+    document = await store.get_document(key, name)
+    for _ in range(_MOST_ATTEMPTS):
+        if document is None:
+            return None, None
+        head = _head(document, key)
+        if not head.parts:
+            return document, bytes(head.value)
+        value = await _joined(store, key, head)
+        if value is not None:
+            return document, value
+        # Another writer replaced the record and deleted these parts.
+        newest = await store.get_document(key, name)
+        if newest is not None and newest.value == document.value:
+            raise CorruptRecordError(f"The record {name!r} of {key} lacks parts: delete it.")
+        document = newest
+    raise _too_many(key, name)
+
+
+async def _encoded(store: Store, key: ThreadKey, name: str, value: bytes) -> bytes:
+    """Return the document of a record, after its parts were written."""
+    if len(value) > MAX_RECORD_BYTES:
+        raise LimitExceededError(
+            f"The record {name!r} of {key} has {len(value):,} bytes; at most {MAX_RECORD_BYTES:,} are allowed.",
+            len(value),
+            MAX_RECORD_BYTES,
+        )
+    NewMessage(value)  # refuses bytes that are not JSON
+    value = value.strip()
+    head = _Head(msgspec.Raw(value)) if len(value) <= _INLINE_BYTES else await _divided(store, key, value)
+    return msgspec.json.encode(head)
+
+
+async def _replaced(store: Store, key: ThreadKey, name: str, former: Document | None, data: bytes) -> bool:
+    try:
+        await store.put_document(key, name, data, expected_revision=former.revision if former else 0)
+    except ConflictError:
+        return False
+    if former is not None:
+        await _delete_parts(store, key, former)
+    return True
+
+
+def _too_many(key: ThreadKey, name: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"Too many concurrent writers of the record {name!r} of {key}. Try again.")
 
 
 async def _divided(store: Store, key: ThreadKey, value: bytes) -> _Head:
