@@ -51,7 +51,8 @@ class ThreadApi:
         except ProblemError as error:
             response = problem_response(error.problem, error.headers)
         except HTTPException as error:
-            problem = Problem(status=error.status_code, title="Refused", detail=str(error.detail))
+            status = HTTPStatus(error.status_code)
+            problem = Problem(status=status, title=status.phrase, detail=str(error.detail))
             response = problem_response(problem, error.headers)
         except EverthreadError as error:
             problem = problem_of(error)
