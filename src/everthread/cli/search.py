@@ -65,8 +65,8 @@ object of its own with --json; the exit status is then 1.
 
 \b
 With --by-meaning, TEXT is a question or a description. It needs an index, which
-everthread recall follow makes and keeps up to date, and finds no ids or rare
-names: search for those by their words.
+everthread recall follow makes and keeps up to date. IDs, numbers and names in TEXT
+decide; the meaning orders the rest.
 
 \b
 In a pipe: thread, position, role (with --by-meaning: score), time (ISO 8601), text,

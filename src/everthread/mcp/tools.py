@@ -61,7 +61,7 @@ class SearchMessages(Arguments):
 class RecallTurns(Arguments):
     """Find turns in all threads by their meaning, the nearest first.
 
-    For what was said in other words. IDs, numbers and rare names are better searched with search_messages.
+    For what was said in other words. search_messages finds every message that contains a word.
     """
 
     question: Annotated[

@@ -1,0 +1,1 @@
+"""How well stored turns are found: by words, by meaning, and by both."""
