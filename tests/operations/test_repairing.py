@@ -63,17 +63,9 @@ def beta_call(call_id: str) -> NewMessage:
     return new_message({"type": "chat_message", "role": {"type": "role", "value": "assistant"}, "contents": contents})
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str
-) -> AsyncIterator[Store]:
-    urls = {
-        "memory": "memory:",
-        "sqlite": f"sqlite:///{tmp_path}/threads.db?synchronous=normal",
-        "redis": f"redis://127.0.0.1:{plain_redis_server.port}?prefix={fresh_prefix}",
-    }
-    async with open_store(urls[request.param]) as store:
-        yield store
+@pytest.fixture
+def store(fast_store: Store) -> Store:
+    return fast_store
 
 
 async def broken(store: Store, key: ThreadKey = KEY) -> None:

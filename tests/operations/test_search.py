@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,6 @@ from everthread import (
     SupportsSearch,
     ThreadKey,
     new_message,
-    open_store,
 )
 from everthread.capabilities import capability
 from everthread.engines.sqlite import SqliteStore
@@ -90,17 +89,9 @@ def said(text: str) -> NewMessage:
     return new_message({"role": "user", "content": text})
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server, fresh_prefix: str
-) -> AsyncIterator[Store]:
-    urls = {
-        "memory": "memory:",
-        "sqlite": f"sqlite:///{tmp_path}/threads.db?synchronous=normal",
-        "redis": f"redis://127.0.0.1:{plain_redis_server.port}?prefix={fresh_prefix}",
-    }
-    async with open_store(urls[request.param]) as store:
-        yield store
+@pytest.fixture
+def store(fast_store: Store) -> Store:
+    return fast_store
 
 
 async def all_of(store: Store, text: str, **options: int) -> list[Findings]:

@@ -95,24 +95,12 @@ class SourceThread(ABC):
             yield nothing
 
 
-class Source(ABC):
-    """Threads to be read, the least recently active first.
-
-    Attributes:
-        total: The approximate number of messages; ``None`` if unknown.
-        skipped: Unreadable parts that `open` found, if it may skip them.
-    """
-
-    total: int | None = None
-    skipped: Sequence[Skipped] = ()
+class Opened(ABC):
+    """An object that ``async with`` opens and closes."""
 
     @abstractmethod
-    def threads(self) -> AsyncIterator[SourceThread | Skipped]:
-        """Yield the threads. One that changes may come again at the end; a bad one comes as `Skipped`."""
-
     async def open(self) -> None:
-        """Open the source and count its threads."""
-        return
+        """Open it."""
 
     async def aclose(self) -> None:
         """Close everything that `open` opened."""
@@ -130,6 +118,26 @@ class Source(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class Source(Opened):
+    """Threads to be read, the least recently active first.
+
+    Attributes:
+        total: The approximate number of messages; ``None`` if unknown.
+        skipped: Unreadable parts that `open` found, if it may skip them.
+    """
+
+    total: int | None = None
+    skipped: Sequence[Skipped] = ()
+
+    @abstractmethod
+    def threads(self) -> AsyncIterator[SourceThread | Skipped]:
+        """Yield the threads. One that changes may come again at the end; a bad one comes as `Skipped`."""
+
+    async def open(self) -> None:
+        """Open the source and count its threads."""
+        return
 
 
 class Outcome(msgspec.Struct, frozen=True):

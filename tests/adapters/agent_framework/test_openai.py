@@ -6,12 +6,13 @@ from functools import cache
 from typing import Any
 
 import pytest
-from agent_framework import Agent, AgentResponse, AgentSession, Content, Message, tool
+from agent_framework import Agent, AgentResponse, AgentSession, Content, Message
 from agent_framework.openai import OpenAIChatCompletionClient
 
 from everthread import Retention
 from everthread.adapters.agent_framework import EverthreadHistoryProvider
 from everthread.engines.memory import MemoryStore
+from tests.adapters.agents import book, weather
 from tests.adapters.scripted import Call, ScriptedOpenAI, scripted_openai
 
 
@@ -22,18 +23,6 @@ def memory() -> MemoryStore:
 
 OPTIONS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 PERSISTENCE = pytest.mark.parametrize("per_call", [False, True], ids=["per-run", "per-call"])
-
-
-@tool(approval_mode="never_require")
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"Sunny in {city}."
-
-
-@tool(approval_mode="always_require")
-def book(city: str) -> str:
-    """Books a journey."""
-    return f"Booked {city}."
 
 
 @cache

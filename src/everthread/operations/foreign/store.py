@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
 
 from everthread.errors import ConfigurationError
 from everthread.operations._targets import Target
-from everthread.transfer.model import Skipped
+from everthread.transfer.model import Opened, Skipped
 
 MAX_THREAD_BYTES = 256 * 1024 * 1024
 """The bytes of the largest thread that is examined: it is in memory."""
 
 
-class ForeignStore(ABC):
+class ForeignStore(Opened):
     """A store of another program. ``async with`` opens and closes it."""
 
     kind: str
@@ -35,23 +33,6 @@ class ForeignStore(ABC):
         Raises:
             ConfigurationError: There is no such store, or it is of another kind.
         """
-
-    async def aclose(self) -> None:
-        """Close everything that `open` opened."""
-        return
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            await self.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class ReportOnly(Target):
