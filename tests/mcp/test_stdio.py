@@ -92,6 +92,26 @@ async def test_other_input_ends_no_server_and_is_not_shown(tmp_path: Path) -> No
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["result"]["serverInfo"]["name"] for each in answers if each.get("id") == 1] == ["everthread"]
     assert len(done.stdout) < 10_000
+    assert "hidden words" not in done.stdout
+
+
+async def test_a_request_that_is_no_message_is_answered(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/threads.db"
+    await fill(url, talk)
+    call = '{"jsonrpc": "2.0", "id": 10, "method": "tools/call", "params": %s}'
+    lines = [call.replace("%s", each) for each in (r'{"name": "\ud800"}', "[" * 100_000 + "]" * 100_000, "{")]
+    lines += ['{"jsonrpc": "2.0", "id": 1.5, "method": "ping"}', '[{"jsonrpc": "2.0", "id": 8, "method": "ping"}]']
+    lines += [r'{"jsonrpc": "2.0", "id": "\ud800", "method": "ping"}']
+    # These are no requests.
+    lines += [
+        r'{"jsonrpc": "2.0", "method": "notifications/\ud800"}',
+        r'{"jsonrpc": "2.0", "id": 9, "result": "\ud800"}',
+    ]
+    done = mcp("\n".join([*lines, json.dumps(HELLO), ""]), tmp_path, "--store", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["id"] for each in answers] == [10, 10, None, None, None, None, 1]
+    assert {each["error"]["code"] for each in answers[:-1]} == {-32700}
 
 
 @pytest.mark.parametrize("id_first", [True, False], ids=["id first", "id last"])
@@ -127,10 +147,7 @@ def test_an_outline_has_the_top_level_of_an_object(value: object) -> None:
     whole = {"id": "é\\", "a": value, 'b"': [value], "method": "m"}
     data = json.dumps(whole).encode()
     for size in (1, 7, 10_000):
-        outline = Outline()
-        for at in range(0, len(data), size):
-            outline.add(data[at : at + size])
-        found = outline.value()
+        found = Outline.of(data[at : at + size] for at in range(0, len(data), size)).value()
         # It gives up if the top level itself is too long.
         assert found is None or (found["id"], found["method"], found['b"']) == (whole["id"], "m", 0)
         assert found is not None or len(json.dumps(value)) > 3_000

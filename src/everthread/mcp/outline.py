@@ -1,11 +1,11 @@
-"""The top level of a JSON object that is too long to be parsed, so that a request of any length can be answered."""
+"""The top level of a JSON object that cannot be parsed as a whole, so that its sender can be answered."""
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any, cast
-
-import msgspec
+from collections.abc import Iterable
+from typing import Any, Self, cast
 
 _TOKENS = re.compile(rb'\\.|["{}\[\]]|[^"\\{}\[\]]+', re.DOTALL)
 _MOST_BYTES = 4096
@@ -22,6 +22,14 @@ class Outline:
         self._in_text = False
         self._rest = b""
         self._kept = bytearray()
+
+    @classmethod
+    def of(cls, parts: Iterable[bytes]) -> Self:
+        """Return the outline of JSON in parts."""
+        outline = cls()
+        for part in parts:
+            outline.add(part)
+        return outline
 
     def add(self, part: bytes) -> None:
         """Add the next part of the JSON."""
@@ -51,7 +59,8 @@ class Outline:
     def value(self) -> dict[str, Any] | None:
         """Return the top level, or ``None`` if it is no object or too long itself."""
         try:
-            value = msgspec.json.decode(self._kept)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Not msgspec, which refuses lone surrogates.
+            value = json.loads(self._kept.decode(errors="replace"))
+        except ValueError:
             return None
         return cast(dict[str, Any], value) if isinstance(value, dict) else None

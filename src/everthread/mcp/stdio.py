@@ -10,27 +10,46 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
-from mcp.types import INVALID_REQUEST, ErrorData, JSONRPCError
+from mcp.types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    jsonrpc_message_adapter,
+)
 
 from everthread.mcp.outline import Outline
 
 MAX_REQUEST_BYTES = 1024 * 1024
 """The longest request. A longer one gets an error as its answer."""
 _STDIN = 0
+_TOO_LONG = f"A request has at most {MAX_REQUEST_BYTES:,} bytes. Ask for less in one call."
+_NO_MESSAGE = "This is no message of JSON-RPC: one JSON object in UTF-8, without lone surrogates."
 
 
 class _Write(Protocol):
     async def send(self, item: SessionMessage, /) -> None: ...
 
 
+class _Refused(NamedTuple):
+    """A line that is no message of the protocol."""
+
+    outline: Outline
+    code: int
+    reason: str
+
+
 class _Lines:
-    """The lines of a stream, of bounded length. ``refuse`` answers a longer one, and an empty one takes its place.
+    """The lines of a stream. ``refuse`` answers one that is no message or too long; an empty line takes its place.
+
+    The protocol's library gives such a line no answer, and clients would wait for it.
 
     A daemon thread waits for each: it ends with the process, also if no line comes. A pool's thread would delay the end
     after Ctrl-C until the client closes the stream.
@@ -39,8 +58,8 @@ class _Lines:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._has_ended = False
-        self._answer: asyncio.Future[bytes | Outline] | None = None
-        self.refuse: Callable[[Outline], Awaitable[None]] | None = None
+        self._answer: asyncio.Future[bytes | _Refused] | None = None
+        self.refuse: Callable[[_Refused], Awaitable[None]] | None = None
 
     def end(self) -> None:
         """End as if the client had closed the stream."""
@@ -68,25 +87,22 @@ class _Lines:
 
         threading.Thread(target=read, name="everthread-mcp-input", daemon=True).start()
         line = await answer
-        if isinstance(line, Outline):
+        if isinstance(line, _Refused):
             if self.refuse is not None:
                 await self.refuse(line)
-            # An empty line is no request: the protocol's library reports it and continues.
+            # An empty line is no message: the protocol's library passes over it.
             return "\n"
         if not line:
             raise StopAsyncIteration
         return line.decode(errors="replace")
 
-    def _next(self) -> bytes | Outline:
+    def _next(self) -> bytes | _Refused:
         parts = self._parts()
         line = next(parts, b"")
         second = next(parts, None)
-        if second is None:
-            return line
-        outline = Outline()
-        for part in chain((line, second), parts):
-            outline.add(part)
-        return outline
+        if second is not None:
+            return _Refused(Outline.of(chain((line, second), parts)), INVALID_REQUEST, _TOO_LONG)
+        return line if not line.strip() or _is_message(line) else _Refused(Outline.of([line]), PARSE_ERROR, _NO_MESSAGE)
 
     def _parts(self) -> Iterator[bytes]:
         """Yield one line in parts of at most `MAX_REQUEST_BYTES`."""
@@ -117,17 +133,26 @@ async def serve_stdio(server: Server[Any]) -> None:
         raise KeyboardInterrupt
 
 
-async def _refuse(write: _Write, outline: Outline) -> None:
-    """Answer a request that is too long. Notifications and responses get no answer."""
-    request = outline.value()
+def _is_message(line: bytes) -> bool:
+    try:
+        message = jsonrpc_message_adapter.validate_json(line.decode(errors="replace"), by_name=False)
+    except (ValueError, RecursionError):
+        return False
+    # The library takes a request with an ID of another type for a notification.
+    return not isinstance(message, JSONRPCNotification) or "id" not in (Outline.of([line]).value() or {})
+
+
+async def _refuse(write: _Write, refused: _Refused) -> None:
+    """Answer a request that is no message or too long. Notifications and responses get no answer."""
+    request = refused.outline.value()
     if request is not None and ("id" not in request or "method" not in request):
         return
-    # The ID of a request that is no object, or has a long name, cannot be determined: JSON-RPC answers with null.
+    # JSON-RPC answers with null if the ID cannot be determined.
     given = None if request is None else request["id"]
-    error = ErrorData(
-        code=INVALID_REQUEST, message=f"A request has at most {MAX_REQUEST_BYTES:,} bytes. Ask for less in one call."
-    )
     known = given if isinstance(given, (str, int)) and not isinstance(given, bool) else None
+    if isinstance(known, str) and not known.isprintable():
+        known = None
+    error = ErrorData(code=refused.code, message=refused.reason)
     await write.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=known, error=error)))
 
 
