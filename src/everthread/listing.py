@@ -227,6 +227,20 @@ async def title_of(store: Store, thread: Thread, *, on_unreadable: OnUnreadable 
     return codec.title_from(_readable_views(thread.key, first, on_unreadable))
 
 
+async def end_of(store: Store, thread: Thread) -> str:
+    """Return ``"cancelled"`` or ``"failed"`` if the run of a thread's last turn ended so; otherwise an empty text.
+
+    Reads the last message. One that cannot be read has no end.
+    """
+    if not thread.count or thread.damage:
+        return ""
+    try:
+        newest = await read_last_around(store, thread.key, 1, on_unreadable=ignore)
+    except CorruptRecordError:
+        return ""
+    return next((seen.ended for seen in _readable_views(thread.key, newest, ignore)), "")
+
+
 def _readable_views(key: ThreadKey, messages: Iterable[Message], on_unreadable: OnUnreadable) -> Iterator[codec.View]:
     for message in messages:
         try:

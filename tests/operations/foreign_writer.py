@@ -32,6 +32,11 @@ def killed() -> None:
 def session_of(place: str, name: str = NAME) -> Any:
     from agents import SQLiteSession
 
+    if place.startswith("postgresql:"):
+        from agents.extensions.memory import SQLAlchemySession
+
+        url = place.replace("postgresql:", "postgresql+asyncpg:", 1)
+        return SQLAlchemySession.from_url(name, url=url, create_tables=True)
     if place.startswith("redis:"):
         from agents.extensions.memory import RedisSession
 
@@ -112,21 +117,60 @@ async def history(place: str) -> None:
         sys.stdout.write(json.dumps(message.to_dict()) + "\n")
 
 
-async def graph(place: str) -> None:
+def postgres_history(place: str) -> Any:
+    from agent_framework_community_postgres import PostgresHistoryProvider
+
+    return PostgresHistoryProvider(application_id="app", connection_string=place)
+
+
+async def postgres_killed(place: str) -> None:
+    from agent_framework import Message
+    from agent_framework_community_postgres import PostgresPersistence
+
+    async with PostgresPersistence(application_id="app", connection_string=place) as persistence:
+        await persistence.migrate()
+    provider = postgres_history(place)
+    await provider.save_messages("healthy", conversation())
+    await provider.save_messages(NAME, conversation()[:2])
+    await provider.save_messages(NAME, [Message("user", ["again"])])
+    await provider.save_messages("last", conversation()[:2])
+    killed()
+
+
+async def postgres_items(place: str) -> None:
+    for name in ("healthy", NAME, "last"):
+        messages = await postgres_history(place).get_messages(name)
+        sys.stdout.write(json.dumps([message.role for message in messages]) + "\n")
+
+
+def checkpoint() -> Any:
     from langchain_core.messages import AIMessage, HumanMessage
     from langgraph.checkpoint.base import empty_checkpoint
-    from langgraph.checkpoint.sqlite import SqliteSaver
 
     call = {"name": "weather", "args": {}, "id": CALLS[0]["call_id"]}
+    made = empty_checkpoint()
+    made["channel_values"] = {"messages": [HumanMessage("q"), AIMessage("", tool_calls=[call]), HumanMessage("r")]}
+    made["channel_versions"] = {"messages": "1"}
+    return made
+
+
+async def graph_in_postgres(place: str) -> None:
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    with PostgresSaver.from_conn_string(place) as saver:
+        saver.setup()
+        config: Any = {"configurable": {"thread_id": NAME, "checkpoint_ns": ""}}
+        saver.put(config, checkpoint(), {"source": "loop", "step": 1, "parents": {}}, {"messages": "1"})
+    killed()
+
+
+async def graph(place: str) -> None:
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
     with SqliteSaver.from_conn_string(place) as saver:
         saver.setup()
-        checkpoint = empty_checkpoint()
-        checkpoint["channel_values"] = {
-            "messages": [HumanMessage("q"), AIMessage("", tool_calls=[call]), HumanMessage("r")]
-        }
-        checkpoint["channel_versions"] = {"messages": 1}
         config: Any = {"configurable": {"thread_id": NAME, "checkpoint_ns": ""}}
-        saver.put(config, checkpoint, {"source": "loop", "step": 1, "parents": {}}, {"messages": 1})
+        saver.put(config, checkpoint(), {"source": "loop", "step": 1, "parents": {}}, {"messages": "1"})
     killed()
 
 

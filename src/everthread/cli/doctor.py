@@ -12,12 +12,19 @@ from everthread.cli.json_output import Check
 from everthread.cli.options import dry_run_option, flag_option, json_option, store_command, yes_option
 from everthread.cli.output import Output
 from everthread.cli.runner import open_place, without_secrets
-from everthread.errors import ConfigurationError
+from everthread.errors import ConfigurationError, EverthreadError, MissingSchemaError, StoreUnavailableError
+from everthread.foreign_kinds import KINDS, help_lines
+from everthread.urls import scheme_of
 
 if TYPE_CHECKING:
     from everthread.cli.places import Place
     from everthread.model import HealthCheck
 
+_EXAMINED = [
+    (kind, kind.examined if kind.is_repaired else f"{kind.examined}: reported, not repaired")
+    for kind in KINDS
+    if kind.examined
+]
 EXAMPLES = """\b
 Examples:
   everthread doctor
@@ -43,31 +50,25 @@ The exit status is 1 if a problem is left.
 
 \b
 Threads that another program stores are examined where they are (--as):
-  redis-lists            lists PREFIX:THREAD: Agent Framework's betas, legacy keys
-  agent-framework-redis  Agent Framework 1.x on Redis, all scopes
-  agent-framework-files  its file history: a folder or a file
-  openai-agents          SQLite sessions of the OpenAI Agents SDK
-  openai-agents-redis    its Redis sessions
-  langchain-redis        LangChain's Redis lists: reported, not repaired
-  langgraph              a SQLite file of LangGraph: reported, not repaired
+{KINDS}
 Files and folders are recognized by their content.
-"""
-KINDS = (
-    "redis-lists",
-    "agent-framework-redis",
-    "agent-framework-files",
-    "openai-agents",
-    "openai-agents-redis",
-    "langchain-redis",
-    "langgraph",
-)
+""".replace("{KINDS}", help_lines(_EXAMINED))
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @store_command(epilog=EXAMPLES)
 @click.argument("source", required=False, metavar="[SOURCE]")
-@click.option("--as", "kind", type=click.Choice(KINDS), help="Program that wrote SOURCE. (default: recognized)")
-@click.option("--prefix", metavar="TEXT", help="With --as: prefix of the keys in Redis. (default: the program's)")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice([kind.name for kind, _ in _EXAMINED]),
+    help="Program that wrote SOURCE. (default: recognized)",
+)
+@click.option(
+    "--prefix",
+    metavar="TEXT",
+    help="With --as: prefix of the keys in Redis, or of the tables. (default: the program's)",
+)
 @flag_option("--stopped", help="No program writes to the store: repair calls of the last turn without waiting an hour.")
 @flag_option("--read-only", help="Examine without writing.")
 @flag_option("--strict", help="End with status 1 after warnings too.")
@@ -148,11 +149,13 @@ async def _examine(place: Place, output: Output) -> list[HealthCheck]:
 
     checks: list[HealthCheck] = []
     try:
-        store = open_place(place, is_guarded=False)
+        obstacle = await _obstacle(place)
     except ConfigurationError as error:
-        checks.append(HealthCheck("opening", str(error), "error"))
-        _show(checks[0], place, output)
-        return checks
+        obstacle = HealthCheck("opening", str(error), "error")
+    if obstacle is not None:
+        _show(obstacle, place, output)
+        return [obstacle]
+    store = open_place(place, is_guarded=False)
     try:
         async for check in examine(store, write=not place.read_only, tenant=place.tenant or SCRATCH_TENANT):
             checks.append(check)
@@ -160,6 +163,27 @@ async def _examine(place: Place, output: Output) -> list[HealthCheck]:
     finally:
         await store.aclose()
     return checks
+
+
+async def _obstacle(place: Place) -> HealthCheck | None:
+    """Return why a database cannot be examined as it is. Opening an empty one for writing would create the tables."""
+    from everthread.model import HealthCheck
+
+    store = open_place(place.to_read(), is_guarded=False)
+    if scheme_of(store.location) not in {"postgres", "postgresql"}:
+        return None
+    try:
+        await store.open()
+    except MissingSchemaError:
+        return HealthCheck("opening", "nothing is stored here: everthread has no tables in this database")
+    except StoreUnavailableError as error:
+        return HealthCheck("connection", str(error), "error")
+    except EverthreadError:
+        # The examination reports it.
+        return None
+    finally:
+        await store.aclose()
+    return None
 
 
 def _show(check: HealthCheck, place: Place, output: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from everthread.cli.exit_statuses import CommandFailed, exit_status
 from everthread.cli.json_output import PlannedChange
 from everthread.cli.repairing import new_backup, shown
 from everthread.cli.runner import confirm, without_secrets
-from everthread.errors import EverthreadError
-from everthread.urls import as_url
+from everthread.errors import EverthreadError, StoreUnavailableError
+from everthread.foreign_kinds import KINDS
+from everthread.urls import as_url, mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,19 +46,50 @@ def find_source(source: str, kind: str | None, prefix: str | None, *, stopped: b
     Raises:
         ConfigurationError: The file cannot be read, or is of no known program.
     """
-    from everthread.operations.foreign import recognized_kind
+    from everthread.operations.foreign import POSTGRES, recognized_kind, scheme_in
 
     path = _path_of(source)
+    # SQLAlchemy's URLs name their driver.
+    place = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", source) if path is None else str(path)
     if kind is None and path is not None and path.exists():
         kind = recognized_kind(path)
+    if kind is None and (scheme_in(place) in POSTGRES or scheme_in(place).startswith(("redis", "unix"))):
+        kind, found = _recognized(place)
+        prefix = found if prefix is None else prefix
     if kind is None:
         if "://" not in as_url(source):
             why = "There is no such file or folder." if not Path(source).exists() else "Name its program with --as."
             raise click.UsageError(f"{source} is no store that is recognized. {why}")
         return None
-    if path is None and not kind.endswith(("redis", "redis-lists")):
-        raise click.UsageError(f"--as {kind} needs the path of a file or folder.")
-    return ForeignSource(kind, source if path is None else str(path), prefix, stopped)
+    examined = next(each.examined for each in KINDS if each.name == kind)
+    if not any(_is_at(place, path, where) for where in examined.split(", ")):
+        raise click.UsageError(f"--as {kind} needs {examined}, not {mask_url(source)}.")
+    return ForeignSource(kind, place, prefix, stopped)
+
+
+def _recognized(place: str) -> tuple[str | None, str | None]:
+    """Return the kind and prefix of the only store of another program at a URL, if everthread has none there."""
+    import asyncio
+
+    from everthread.operations.foreign.recognizing import findings_at, only_one
+
+    try:
+        found = only_one(asyncio.run(findings_at(place)))
+    except StoreUnavailableError:
+        # The examination reports it.
+        return None, None
+    except EverthreadError as error:
+        raise CommandFailed(without_secrets(str(error), place), exit_status(error)) from error
+    return (None, None) if found is None else (found.kind, found.prefix)
+
+
+def _is_at(place: str, path: Path | None, where: str) -> bool:
+    from everthread.operations.foreign import POSTGRES, scheme_in
+
+    scheme = scheme_in(place) if path is None else ""
+    return {"Redis": scheme.startswith(("redis", "unix")), "PostgreSQL": scheme in POSTGRES}.get(
+        where, path is not None
+    )
 
 
 def run_doctor(

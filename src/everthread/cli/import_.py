@@ -8,12 +8,14 @@ import click
 
 from everthread.cli.options import dry_run_option, json_option, skip_option, store_command
 from everthread.cli.output import Output
+from everthread.foreign_kinds import KINDS, help_lines
 
 if TYPE_CHECKING:
     from everthread.cli.places import Place
     from everthread.contract import Store
     from everthread.transfer import Report, Source, Watcher
 
+_IMPORTED = [(kind, kind.imported) for kind in KINDS if kind.imported]
 EXAMPLES = """\b
 Examples:
   everthread import threads.jsonl
@@ -26,14 +28,7 @@ Examples:
 
 \b
 Sources besides exports (--from):
-  redis-lists              lists PREFIX:THREAD of plain JSON: Agent Framework's
-                           betas, and its 1.x with legacy keys
-  agent-framework-redis    Agent Framework 1.x on Redis with scoped keys (v2)
-  agent-framework-threads  threads of its betas, saved as JSON with
-                           thread.serialize(): a file or a folder of *.json
-  agent-framework-files    its file history: a folder of JSON Lines or MessagePack
-  openai-agents            the SQLite file of the OpenAI Agents SDK's sessions
-  langchain-redis          LangChain's plain Redis lists
+{KINDS}
 
 \b
 Without --from, exports, saved threads (JSON) and SQLite files are recognized by
@@ -42,22 +37,19 @@ that the store already has are compared and skipped, so an import can be repeate
 Without --tenant, threads go to the tenant that they were exported from; with
 --tenant "" to the default tenant. --skip-unreadable skips records that are not JSON
 and damaged threads of exports; each is reported, and the exit status is 1.
-"""
-KINDS = (
-    "redis-lists",
-    "agent-framework-redis",
-    "agent-framework-threads",
-    "agent-framework-files",
-    "openai-agents",
-    "langchain-redis",
-)
+""".replace("{KINDS}", help_lines(_IMPORTED))
 OF_AGENT_FRAMEWORK = ("redis-lists", "agent-framework-redis", "agent-framework-threads", "agent-framework-files")
 """Kinds of sessions that `EverthreadHistoryProvider` continues."""
 
 
 @store_command("import", epilog=EXAMPLES, may_create=True)
 @click.argument("source")
-@click.option("--from", "kind", type=click.Choice(KINDS), help="Program that wrote SOURCE. (default: everthread)")
+@click.option(
+    "--from",
+    "kind",
+    type=click.Choice([kind.name for kind, _ in _IMPORTED]),
+    help="Program that wrote SOURCE. (default: everthread)",
+)
 @click.option("--prefix", metavar="TEXT", help="Prefix of the keys in Redis. (default: the program's)")
 @click.option("--scope", metavar="TENANT|APPLICATION|AGENT", help="Scope to import. (default: the only one)")
 @skip_option

@@ -36,6 +36,7 @@ class ListedThread(StoredThread, kw_only=True):
     """A thread, the newest activity first."""
 
     number: Annotated[int, Meta(description="Number in the list, from 1.")]
+    ended: Annotated[str, Meta(description="cancelled or failed, if the run of its last turn ended so.")] = ""
 
 
 class ListedTenant(Object):

@@ -42,6 +42,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def readable_title(title: str) -> str:
+    """Return a title as people read it: one that is encrypted, and was read without its keys, as ``(sealed)``."""
+    from everthread._validation import SEALED
+
+    return "(sealed)" if title.startswith(SEALED) else title
+
+
 def readable_location(location: str) -> str:
     """Return a store's location as people write it: a SQLite file by its path, other stores by their URL."""
     path = location.removeprefix("sqlite:///")

@@ -25,7 +25,7 @@ from everthread.cli.options import (
     until_option,
 )
 from everthread.cli.output import Output
-from everthread.cli.plain import counted, readable_location, say_json
+from everthread.cli.plain import counted, readable_location, readable_title, say_json
 from everthread.cli.runner import run
 from everthread.cli.tenants import note_other_tenants
 from everthread.json_form import raw_message, shown_message
@@ -270,7 +270,7 @@ class _Shown:
 
         facts = [("thread", thread.key.thread_id)]
         if thread.title:
-            facts.append(("title", thread.title))
+            facts.append(("title", readable_title(thread.title)))
         facts += [("store", readable_location(location)), ("messages", f"{thread.count:,}")]
         if thread.retention is not None or thread.expires_ms is not None:
             facts.append(("keeps", retention_words(thread, datetime.now().astimezone())))

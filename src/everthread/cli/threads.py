@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from everthread.cli.options import (
     until_option,
 )
 from everthread.cli.output import Output
-from everthread.cli.plain import readable_location
+from everthread.cli.plain import readable_location, readable_title
 from everthread.cli.runner import run
 from everthread.cli.tenants import note_other_tenants
 from everthread.json_form import fields_of
@@ -44,14 +45,16 @@ Examples:
   everthread threads --cursor CURSOR
 
 \b
-In a pipe: number, thread, title, messages, size, last activity (ISO 8601),
-separated by tabs. The cursor of the next page is printed on standard error. A
+In a pipe: number, thread, title, messages, size, last activity (ISO 8601), and
+"cancelled" or "failed" if the run of the last turn ended so, separated by tabs. To
+know that, the last message of each thread listed is read. The cursor of the next page is printed on standard error. A
 thread whose title or metadata cannot be read is reported there, and in "damage"
 with --json; the exit status is then 1.
 """
-COLUMNS = ("#", "thread", "title", "messages", "size", "last activity")
+COLUMNS = ("#", "thread", "title", "messages", "size", "last activity", "last run")
 MOST_A_PAGE = 1000
 ROWS_AT_ONCE = 100
+AT_ONCE = 16
 
 
 @store_command(epilog=EXAMPLES, read_only=True)
@@ -140,27 +143,43 @@ class _Listing:
         if self._left is not None:
             self._left -= len(some)
         rows: list[tuple[list[str], ListedThread]] = []
-        for thread in some:
+        for thread, ended in zip(some, await _ends(store, some), strict=True):
             self._number += 1
             if thread.damage:
                 self._output.note(thread.damage)
                 self.has_damage = True
-            rows.append((await self._cells(store, thread), ListedThread(number=self._number, **fields_of(thread))))
-        self._output.rows(COLUMNS, rows)
+            value = ListedThread(number=self._number, ended=ended, **fields_of(thread))
+            rows.append((await self._cells(store, thread, ended), value))
+        # On a terminal, a column that is empty for nearly all threads would take the room of others.
+        self._output.rows(COLUMNS[:-1] if self._output.is_terminal else COLUMNS, rows)
 
-    async def _cells(self, store: Store, thread: Thread) -> list[str]:
+    async def _cells(self, store: Store, thread: Thread, ended: str) -> list[str]:
         from everthread.cli.rendering import ago, file_size
         from everthread.listing import title_of
 
         if self._output.as_json:
             return []
         shown = None if thread.damage else await title_of(store, thread, on_unreadable=self._note_unreadable)
-        title = shown or ""
+        title = readable_title(shown or "")
         size, when = str(thread.size), thread.updated_at.isoformat(timespec="seconds")
         if self._output.is_terminal:
             title, size, when = title[:60], file_size(thread.size), ago(thread.updated_at, self._now)
-        return [str(self._number), thread.key.thread_id, title, str(thread.count), size, when]
+            when += f" ({ended})" if ended else ""
+        cells = [str(self._number), thread.key.thread_id, title, str(thread.count), size, when]
+        return cells if self._output.is_terminal else [*cells, ended]
 
     def _note_unreadable(self, unreadable: Unreadable) -> None:
         self._output.note(unreadable.reason)
         self.has_damage = True
+
+
+async def _ends(store: Store, threads: Sequence[Thread]) -> list[str]:
+    """Return for each thread how the run of its last turn ended early; empty if it did not."""
+    from everthread.listing import end_of, for_each
+
+    async def each() -> AsyncIterator[Thread]:
+        for thread in threads:
+            yield thread
+
+    async with aclosing(for_each(each(), lambda thread: end_of(store, thread), at_once=AT_ONCE)) as found:
+        return [ended async for ended in found]

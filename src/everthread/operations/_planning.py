@@ -7,14 +7,15 @@ from typing import Literal
 
 import msgspec
 
-from everthread.messages.codec import encode
+from everthread.messages.codec import encode, view_of
 from everthread.messages.rules.examining import Fault, Slot, examine
 from everthread.messages.rules.links import Value, layout_of
 from everthread.messages.rules.rows import Row, service_of, with_prevailing_format
 from everthread.messages.rules.services import Kind as FaultKind
 from everthread.operations._targets import Change, Target
 
-Kind = Literal["count"] | FaultKind
+Kind = Literal["count", "unfinished"] | FaultKind
+ENDS = {"cancelled": "was cancelled", "failed": "failed"}
 NOTE = "[A faulty message was removed here by a repair.]"
 
 
@@ -47,7 +48,7 @@ def plan(target: Target) -> tuple[list[Problem], list[Change]]:
     """Return the problems of a thread, and the changes that repair it."""
     rows = with_prevailing_format(target.rows())
     found = examine(rows, service_of(rows), is_running=target.is_running, room=target.room)
-    problems = [_problem(fault, target) for fault in found.faults]
+    problems = [_problem(fault, target) for fault in found.faults] + _unfinished(rows, target)
     if all(slot.origin == at and not slot.is_changed for at, slot in enumerate(found.slots)) and len(
         found.slots
     ) == len(rows):
@@ -55,6 +56,15 @@ def plan(target: Target) -> tuple[list[Problem], list[Change]]:
     if target.is_in_place:
         return problems, _replacements(target, rows, found.slots)
     return problems, target.added(_changes(target, rows, found.slots))
+
+
+def _unfinished(rows: Sequence[Row], target: Target) -> list[Problem]:
+    """Return a remark if the run of the last turn ended early."""
+    if not rows or rows[-1].value is None:
+        return []
+    how = view_of(rows[-1].value, rows[-1].format).ended
+    position = target.position(len(rows) - 1)
+    return [Problem("unfinished", position, text=f"the run of the last turn {ENDS[how]}")] if how in ENDS else []
 
 
 def _problem(fault: Fault, target: Target) -> Problem:

@@ -64,6 +64,10 @@ class Target(ABC):
         """Return the changes with the row of each record that is added."""
         return list(changes)
 
+    def digest(self, payloads: Sequence[bytes]) -> str:
+        """Return a digest of records, the same for all forms in which the store may return them."""
+        return digest_of(payloads)
+
     @abstractmethod
     async def apply(self, changes: Sequence[Change]) -> None:
         """Make all changes in one step, if the thread has not changed since it was read.

@@ -95,12 +95,16 @@ class SourceThread(ABC):
             yield nothing
 
 
-class Opened(ABC):
-    """An object that ``async with`` opens and closes."""
+class Openable(ABC):  # noqa: B024 - subclasses have abstract methods
+    """Something that is opened and closed. ``async with`` does both, and closes it if opening fails."""
 
-    @abstractmethod
     async def open(self) -> None:
-        """Open it."""
+        """Open it.
+
+        Raises:
+            ConfigurationError: There is no such thing, or it is of another kind.
+        """
+        return
 
     async def aclose(self) -> None:
         """Close everything that `open` opened."""
@@ -120,8 +124,8 @@ class Opened(ABC):
         await self.aclose()
 
 
-class Source(Opened):
-    """Threads to be read, the least recently active first.
+class Source(Openable):
+    """Threads to be read, the least recently active first. Opening it counts them.
 
     Attributes:
         total: The approximate number of messages; ``None`` if unknown.
@@ -134,10 +138,6 @@ class Source(Opened):
     @abstractmethod
     def threads(self) -> AsyncIterator[SourceThread | Skipped]:
         """Yield the threads. One that changes may come again at the end; a bad one comes as `Skipped`."""
-
-    async def open(self) -> None:
-        """Open the source and count its threads."""
-        return
 
 
 class Outcome(msgspec.Struct, frozen=True):

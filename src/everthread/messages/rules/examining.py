@@ -82,7 +82,6 @@ def examine(
     *,
     is_running: bool = False,
     room: Room = unlimited,
-    positions: Sequence[int] | None = None,
 ) -> Examination:
     """Find faults, and repair them.
 
@@ -91,9 +90,8 @@ def examine(
         service: The model service; ``None`` for any. What it accepts stays, repeats excepted.
         is_running: The calls of the last turn may still get their results.
         room: Where messages can be added.
-        positions: The position of each message where every position must have one.
     """
-    return _Examiner(rows, service, is_running, room).run(positions)
+    return _Examiner(rows, service, is_running, room).run()
 
 
 class _Examiner:
@@ -109,8 +107,7 @@ class _Examiner:
         self._slots: list[Slot] = []
         self._approvals = {call_id for row in rows for call_id in row.shape.waiting}
 
-    def run(self, positions: Sequence[int] | None) -> Examination:
-        self._find_gaps(positions)
+    def run(self) -> Examination:
         self._take_records()
         for _ in range(_PASSES):
             if not self._link():
@@ -122,13 +119,6 @@ class _Examiner:
         return Examination(self._faults, self._slots)
 
     # Records
-
-    def _find_gaps(self, positions: Sequence[int] | None) -> None:
-        for at in range(1, len(positions or ())):
-            assert positions is not None
-            missing = positions[at] - positions[at - 1] - 1
-            if missing > 0:
-                self._report("gap", at, f"{missing:,} positions before it have no message")
 
     def _take_records(self) -> None:
         repeats = Repeats(self._rows)
@@ -237,16 +227,29 @@ class _Examiner:
         # Anthropic wants all results of a message in the next one. Elsewhere a message without a fault stays unchanged.
         if row.format == "anthropic" and edits.join(call.at + 1, row):
             return True
-        end = call.at + 1
-        while end < len(self._slots) and self._slots[end].row.shape.answers:
-            end += 1
-        before = self._origin(range(end - 1, -1, -1))
-        after = self._origin(range(end, len(self._slots)))
+        end = self._end_of(call.at + 1, lambda other: other.shape.answers)
+        if self._insert(end, row, edits):
+            return True
+        if row.format == "openai-responses":
+            # The calls of one answer are items of their own, and their results may come after all of them.
+            end = self._end_of(end, lambda other: other.format == row.format and bool(other.shape.parts))
+            if self._insert(end, row, edits):
+                return True
+        return edits.join(call.at + 1, row)
+
+    def _end_of(self, at: int, belongs: Callable[[Row], bool]) -> int:
+        while at < len(self._slots) and belongs(self._slots[at].row):
+            at += 1
+        return at
+
+    def _insert(self, at: int, row: Row, edits: _Edits) -> bool:
+        before = self._origin(range(at - 1, -1, -1))
+        after = self._origin(range(at, len(self._slots)))
         used = self._used.get((before, after), 0)
         if used >= self._room(before, after):
-            return edits.join(call.at + 1, row)
+            return False
         self._used[before, after] = used + 1
-        edits.insert(end, row)
+        edits.insert(at, row)
         return True
 
     def _origin(self, indexes: range) -> int | None:

@@ -24,7 +24,6 @@ Kind = Literal[
     "undecodable",
     "unencodable",
     "oversized",
-    "gap",
 ]
 """The kinds of faults. `DESCRIPTIONS` describes each."""
 
@@ -41,7 +40,6 @@ DESCRIPTIONS: Mapping[Kind, str] = MappingProxyType(
         "undecodable": "a record that is not JSON",
         "unencodable": "a lone surrogate, NaN or an infinity, which strict JSON lacks",
         "oversized": "a message that is larger than the service accepts",
-        "gap": "positions without a message",
     }
 )
 
@@ -183,7 +181,6 @@ RULES: Mapping[Kind, Mapping[Service, Answer]] = MappingProxyType(
                 "400 Request payload size exceeds the limit", "https://ai.google.dev/gemini-api/docs/files"
             ),
         },
-        "gap": dict.fromkeys(("openai-chat", "azure-openai", "openai-responses", "anthropic", "gemini"), _ACCEPTED),
     }
 )
 """The answer of each service to each kind of fault."""

@@ -17,23 +17,17 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
+from everthread import foreign_kinds
 from everthread.errors import ConfigurationError, ConflictError, EverthreadError, StoreUnavailableError
 from everthread.operations._backup import Entry, changes_fit, read_backup
 from everthread.operations._planning import plan
-from everthread.operations._targets import Target, applied, digest_of, reversed_changes
+from everthread.operations._targets import Target, applied, reversed_changes
+from everthread.operations.foreign.recognizing import recognized_kind as recognized_kind
 from everthread.operations.foreign.store import ForeignStore
 from everthread.operations.repair import GRACE, LONGEST, Outcome, treat
 from everthread.transfer.model import Skipped
 
-KINDS = {
-    "redis-lists": "lists PREFIX:THREAD: Agent Framework's betas, and its 1.x with legacy keys",
-    "agent-framework-redis": "Agent Framework 1.x on Redis, all scopes",
-    "agent-framework-files": "Agent Framework 1.x's file history: a folder or a file",
-    "openai-agents": "SQLite sessions of the OpenAI Agents SDK, also those of its SQLAlchemy sessions",
-    "openai-agents-redis": "Redis sessions of the OpenAI Agents SDK",
-    "langchain-redis": "LangChain's plain Redis lists: reported, not repaired",
-    "langgraph": "a SQLite file of LangGraph's checkpoints: reported, not repaired",
-}
+KINDS = {kind.name: kind.description for kind in foreign_kinds.KINDS if kind.examined}
 """The kinds of stores, and a description of each."""
 
 
@@ -49,8 +43,8 @@ def foreign_store(
 
     Args:
         kind: One of `KINDS`.
-        place: A Redis URL, or a path.
-        prefix: The beginning of the keys in Redis. Default: that program's default.
+        place: A URL of Redis or PostgreSQL, or a path.
+        prefix: The beginning of the keys in Redis, or of the tables' names. Default: that program's default.
         is_stopped: The program is not running, so calls without a result are lost. Otherwise those of the last turn may
             still get one for an hour, or for any time where the store keeps no times.
         clock: Returns seconds since 1970.
@@ -65,6 +59,14 @@ def foreign_store(
         age_ms = None if changed_ms is None else clock() * 1000 - changed_ms
         return not is_stopped and (age_ms is None or age_ms <= GRACE / timedelta(milliseconds=1))
 
+    if scheme_in(place) in POSTGRES and kind in {"openai-agents", "agent-framework-postgres"}:
+        from everthread.operations.foreign.postgres_rows import PostgresRows
+
+        return PostgresRows(kind, place, prefix, is_running)
+    if scheme_in(place) in POSTGRES and kind == "langgraph":
+        from everthread.operations.foreign.langgraph import DatabaseCheckpoints
+
+        return DatabaseCheckpoints(place, is_running)
     if kind == "openai-agents":
         from everthread.operations.foreign.sqlite_sessions import SqliteSessions
 
@@ -82,23 +84,14 @@ def foreign_store(
     return redis_lists.RedisListStore(kind, place, prefix, is_running)
 
 
-def recognized_kind(path: Path) -> str | None:
-    """Return the kind of store that a file or folder is; ``None`` if it is not one of another program.
+POSTGRES = frozenset({"postgres", "postgresql"})
+"""The schemes of a database's URL."""
 
-    Raises:
-        ConfigurationError: It cannot be read.
-    """
-    from everthread.operations.foreign.history_files import SUFFIXES
-    from everthread.operations.foreign.sqlite_sessions import tables_of
 
-    if path.is_dir():
-        return "agent-framework-files" if any(each.suffix in SUFFIXES for each in path.iterdir()) else None
-    if path.suffix in SUFFIXES:
-        return "agent-framework-files"
-    tables = tables_of(path)
-    if "agent_messages" in tables:
-        return "openai-agents"
-    return "langgraph" if {"checkpoints", "writes"} <= tables else None
+def scheme_in(place: str) -> str:
+    """Return the scheme of a URL in lower case; empty for a path."""
+    scheme, separator, _ = place.partition("://")
+    return scheme.lower() if separator else ""
 
 
 async def repair_foreign(store: ForeignStore, *, backup: Path | None = None) -> AsyncIterator[Outcome]:
@@ -130,7 +123,7 @@ async def _treat(store: ForeignStore, target: Target, backup: Path | None) -> Ou
         return Outcome(target.name, (), "failed", f"it has more than {LONGEST:,} messages")
     _, changes = plan(target)
     after = applied(target.payloads, changes)
-    entry = Entry(store.kind, target.name, "", [], digest_of(target.payloads), digest_of(after), len(after))
+    entry = Entry(store.kind, target.name, "", [], target.digest(target.payloads), target.digest(after), len(after))
     return await treat(target, backup, entry)
 
 
@@ -161,9 +154,9 @@ async def _undo(store: ForeignStore, entry: Entry, *, dry_run: bool) -> Outcome:
         raise ConflictError(f"There is no thread {entry.thread!r} any more.", 0)
     payloads = target.payloads
     former = entry.count - sum((each.new is not None) - (each.old is not None) for each in entry.changes)
-    is_same = len(payloads) >= entry.count and digest_of(payloads[: entry.count]) == entry.after
+    is_same = len(payloads) >= entry.count and target.digest(payloads[: entry.count]) == entry.after
     if not is_same or not changes_fit(entry.changes, former):
-        if digest_of(payloads[:former]) == entry.before:
+        if target.digest(payloads[:former]) == entry.before:
             # The repair stopped before it changed the thread, or an undo did so after it.
             return Outcome(entry.thread, (), "undone", "its messages are unchanged")
         raise ConflictError(f"The thread {entry.thread!r} was changed since the repair: it stays unchanged.", 0)

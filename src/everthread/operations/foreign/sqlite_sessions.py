@@ -1,9 +1,9 @@
 """Sessions of the OpenAI Agents SDK in a SQLite file: its ``SQLiteSession``, and ``SQLAlchemySession`` on SQLite.
 
-Both have the tables ``agent_sessions`` and ``agent_messages``; the number of a row gives its place. A repair is one
-transaction that first reads the session again. A row can be added only where a number is free, as at the end: numbers
-of other rows never change. Sessions with branches (``AdvancedSQLiteSession``) describe their rows in a further table,
-so they are reported, not repaired.
+Both have the tables ``agent_sessions`` and ``agent_messages``. The first orders rows by their number, the second by
+their time and then their number. A repair is one transaction that first reads the session again; numbers and times of
+other rows never change. Sessions with branches (``AdvancedSQLiteSession``) describe their rows in a further table, so
+they are reported, not repaired.
 """
 
 from __future__ import annotations
@@ -13,31 +13,20 @@ from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from everthread.errors import ConfigurationError, ConflictError, CorruptRecordError, StoreUnavailableError
 from everthread.messages.rules.rows import Row, row_of_payload
 from everthread.model import to_milliseconds
 from everthread.operations._targets import Change, Target
+from everthread.operations.foreign.rows import ROOM, Item, RowsTarget
 from everthread.operations.foreign.store import MAX_THREAD_BYTES, ForeignStore
 from everthread.operations.repair import LONGEST
 from everthread.transfer.files import MAX_LINE, opened
 from everthread.transfer.model import Skipped
 
 _HEAD = b"SQLite format 3\0"
-_ROOM = 1000
-_ITEMS = (
-    "SELECT id, CAST(message_data AS BLOB), CAST(created_at AS TEXT) FROM agent_messages WHERE session_id = ? "
-    "ORDER BY id LIMIT ?"
-)
-
-
-class _Item(NamedTuple):
-    id: int
-    data: bytes
-    created: str | None
+_ITEMS = "SELECT id, CAST(message_data AS BLOB), CAST(created_at AS TEXT) FROM agent_messages WHERE session_id = ? "
+_BY_NUMBER, _BY_TIME = "ORDER BY id LIMIT ?", "ORDER BY created_at, id LIMIT ?"
 
 
 @contextmanager
@@ -86,13 +75,17 @@ class SqliteSessions(ForeignStore):
     def __init__(self, path: Path, is_running: Callable[[int | None], bool]) -> None:
         self.path = path
         self._is_running = is_running
-        self._has_branches = False
+        self._has_branches = self._is_by_time = False
 
     async def open(self) -> None:
         tables = tables_of(self.path)
         if not {"agent_sessions", "agent_messages"} <= tables:
             raise ConfigurationError(f"{self.path} has no sessions of the OpenAI Agents SDK.")
         self._has_branches = "message_structure" in tables
+        with connected(self.path) as database:
+            columns = database.execute("PRAGMA table_info(agent_messages)").fetchall()
+        # Only SQLAlchemySession declares it NOT NULL.
+        self._is_by_time = any(name == "created_at" and is_required for _, name, _, is_required, *_ in columns)
 
     async def targets(self) -> AsyncIterator[Target | Skipped]:
         with connected(self.path) as database:
@@ -113,7 +106,7 @@ class SqliteSessions(ForeignStore):
 
     def _read(self, session: str) -> SessionTarget:
         with connected(self.path) as database:
-            items = items_of(database, session)
+            items = items_of(database, session, is_by_time=self._is_by_time)
             changed = database.execute(
                 "SELECT CAST(updated_at AS TEXT) FROM agent_sessions WHERE session_id = ?", (session,)
             ).fetchone()
@@ -123,86 +116,60 @@ class SqliteSessions(ForeignStore):
                     "SELECT 1 FROM message_structure WHERE session_id = ? LIMIT 1", (session,)
                 ).fetchone()
             )
-        target = SessionTarget(self.path, session, items)
+        target = SessionTarget(self.path, session, items, is_by_time=self._is_by_time)
         target.is_running = self._is_running(_milliseconds(changed[0] if changed else None))
         if branched:
             target.refusal, target.is_report_only = "it has branches: they are reported, not repaired", True
         return target
 
 
-def items_of(database: sqlite3.Connection, session: str) -> list[_Item]:
+def items_of(database: sqlite3.Connection, session: str, *, is_by_time: bool) -> list[Item]:
     """Return the items of a session, in order.
 
     Raises:
         CorruptRecordError: There are too many to be in memory.
     """
-    items: list[_Item] = []
+    items: list[Item] = []
     size = 0
-    for number, data, created in database.execute(_ITEMS, (session, LONGEST + 1)):
-        items.append(_Item(number, data or b"", created))
+    order = _BY_TIME if is_by_time else _BY_NUMBER
+    for number, data, created in database.execute(_ITEMS + order, (session, LONGEST + 1)):
+        items.append(Item(number, data or b"", created))
         size += len(data or b"")
         if size > MAX_THREAD_BYTES:
             raise CorruptRecordError(f"The session {session!r} has more than {MAX_THREAD_BYTES:,} bytes.")
     return items
 
 
-class SessionTarget(Target):
+class SessionTarget(RowsTarget):
     """A session."""
 
-    def __init__(self, path: Path, session: str, items: list[_Item]) -> None:
+    def __init__(self, path: Path, session: str, items: list[Item], *, is_by_time: bool) -> None:
+        super().__init__(session, items)
         self._path = path
-        self.name = session
-        self._items = items
-        self.payloads = [item.data for item in items]
+        self.is_by_time = is_by_time
 
     def rows(self) -> list[Row]:
         return [row_of_payload(payload, "openai-responses") for payload in self.payloads]
 
-    def position(self, at: int) -> int:
-        return self._items[at].id
-
-    def room(self, before: int | None, after: int | None) -> int:
-        return len(self._free(before, after))
-
-    def _free(self, before: int | None, after: int | None) -> list[int]:
-        """Return numbers between two items that no row of the table has."""
-        first = 1 if before is None else self._items[before].id + 1
+    def free(self, first: int, stop: int) -> list[int]:
         with connected(self._path) as database:
-            if after is None:
-                used = database.execute("SELECT max(id) FROM agent_messages").fetchone()[0]
-                first = max(first, (used or 0) + 1, _sequence(database) + 1)
-                return list(range(first, first + _ROOM))
-            stop = min(self._items[after].id, first + _ROOM)
-            if first >= stop:
-                return []
             found = database.execute("SELECT id FROM agent_messages WHERE id >= ? AND id < ?", (first, stop))
-            used_ids = {number for (number,) in found}
-        return [number for number in range(first, stop) if number not in used_ids]
+            used = {number for (number,) in found}
+        return [number for number in range(first, stop) if number not in used]
 
-    def added(self, changes: Sequence[Change]) -> list[Change]:
-        numbered: list[Change] = []
-        # Each addition follows the records that stay before it, as in the plan.
-        removed = {change.at for change in changes if change.new is None}
-        given: dict[tuple[int | None, int | None], list[int]] = {}
-        for change in changes:
-            if change.old is not None:
-                item = self._items[change.at]
-                numbered.append(msgspec.structs.replace(change, row=item.id, more={"created_at": item.created}))
-                continue
-            before = next((at for at in range(change.at - 1, -1, -1) if at not in removed), None)
-            after = next((at for at in range(change.at, len(self._items)) if at not in removed), None)
-            free = given.setdefault((before, after), self._free(before, after))
-            numbered.append(msgspec.structs.replace(change, row=free.pop(0)))
-        return numbered
+    def following(self) -> list[int | None]:
+        with connected(self._path) as database:
+            used = database.execute("SELECT max(id) FROM agent_messages").fetchone()[0]
+            first = max(used or 0, _sequence(database)) + 1
+        return list(range(first, first + ROOM))
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        if self.refusal:
-            raise ConfigurationError(self.refusal)
+        ordered = self.in_order(changes)
         with connected(self._path, write=True) as database:
             database.execute("BEGIN IMMEDIATE")
-            if items_of(database, self.name) != self._items:
+            if items_of(database, self.name, is_by_time=self.is_by_time) != self.items:
                 raise ConflictError(f"Another program changed the session {self.name!r}: try again.", 0)
-            for change in sorted(changes, key=lambda change: change.new is not None):
+            for change in ordered:
                 self._change(database, change)
             database.execute("COMMIT")
 

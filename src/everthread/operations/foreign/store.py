@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 from everthread.errors import ConfigurationError
 from everthread.operations._targets import Target
-from everthread.transfer.model import Opened, Skipped
+from everthread.transfer.model import Openable, Skipped
 
 MAX_THREAD_BYTES = 256 * 1024 * 1024
 """The bytes of the largest thread that is examined: it is in memory."""
 
 
-class ForeignStore(Opened):
+class ForeignStore(Openable):
     """A store of another program. ``async with`` opens and closes it."""
 
     kind: str
@@ -25,14 +25,6 @@ class ForeignStore(Opened):
     @abstractmethod
     async def target(self, name: str) -> Target | None:
         """Return the thread of this name as it is now; ``None`` if there is none."""
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Open the store for reading.
-
-        Raises:
-            ConfigurationError: There is no such store, or it is of another kind.
-        """
 
 
 class ReportOnly(Target):

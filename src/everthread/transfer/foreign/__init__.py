@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everthread import foreign_kinds
 from everthread.errors import ConfigurationError
 from everthread.transfer.files import opened
 from everthread.transfer.model import Source
@@ -17,14 +18,7 @@ SQLITE_START = b"SQLite format 3\0"
 _APPLICATION_ID = slice(68, 72)
 """The bytes of a SQLite file that name the program which made it."""
 
-KINDS = {
-    "redis-lists": "lists PREFIX:THREAD of plain JSON: Agent Framework's betas, and its 1.x with legacy keys",
-    "agent-framework-redis": "Agent Framework 1.x on Redis with scoped keys (v2)",
-    "agent-framework-files": "Agent Framework 1.x's file history: a folder of JSON Lines or MessagePack",
-    "agent-framework-threads": "threads of Agent Framework's betas, saved as JSON: a file or a folder of them",
-    "openai-agents": "the SQLite file of the OpenAI Agents SDK's sessions",
-    "langchain-redis": "LangChain's plain Redis lists",
-}
+KINDS = {kind.name: kind.description for kind in foreign_kinds.KINDS if kind.imported}
 """The kinds of sources, and a description of each."""
 
 
@@ -92,7 +86,6 @@ def foreign_source(kind: str, place: str, *, prefix: str | None = None, scope: s
     from everthread.transfer.foreign import redis_lists
 
     if kind == "agent-framework-redis":
-        return redis_lists.ScopedLists(place, prefix, scope)
-    if kind == "langchain-redis":
-        return redis_lists.LangChainLists(place, prefix)
-    return redis_lists.PlainLists(place, prefix)
+        return redis_lists.ScopedSource(redis_lists.ScopedLists(place, prefix), scope)
+    lists = redis_lists.LangChainLists if kind == "langchain-redis" else redis_lists.PlainLists
+    return redis_lists.ListsSource(lists(place, prefix))

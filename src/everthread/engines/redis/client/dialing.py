@@ -264,8 +264,12 @@ def pool_at(url: str, timeout: float, **options: Any) -> Any:
 
 def client_at(url: str, timeout: float, **options: Any) -> redis.Redis:
     """Return a client of redis-py for a URL that decodes responses. Its first command connects."""
-    pool = pool_at(url, timeout, **options)
-    settings = {**_without_protocol(pool), "decode_responses": True}
+    return client_like(pool_at(url, timeout, **options), decode_responses=True)
+
+
+def client_like(pool: Any, **changes: Any) -> redis.Redis:
+    """Return a client of redis-py with the settings of a pool, and these changes. It owns a pool of its own."""
+    settings = {**_without_protocol(pool), **changes}
     return redis.Redis.from_pool(cast(Any, redis.ConnectionPool)(connection_class=pool.connection_class, **settings))
 
 
