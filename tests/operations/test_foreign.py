@@ -13,11 +13,14 @@ import pytest
 import redis as redis_py
 from agent_framework import Content, FileHistoryProvider, Message
 
-from everthread import ConfigurationError, StoreUnavailableError
+from everthread import ConfigurationError, StoreUnavailableError, ThreadKey, new_message, open_store
 from everthread.messages.rules.links import NO_RESULT
 from everthread.operations.foreign import foreign_store, recognized_kind, repair_foreign, undo_foreign
+from everthread.operations.foreign.recognizing import Recognized, findings_at, only_one
 from everthread.operations.repair import Outcome
 from tests.cli.driving import PROGRAM, piped
+from tests.operations.foreign_writer import AGAIN, CALLS, QUESTION
+from tests.redis_topologies import cluster_of_one
 from tests.servers import Server
 
 RECORDED = Path(__file__).parents[1] / "transfer" / "recorded"
@@ -149,6 +152,29 @@ async def test_calls_of_a_session_in_use_wait(sessions: Path) -> None:
             assert faults(await all_of(repair_foreign(store))) == found
 
 
+async def test_rows_of_sqlalchemy_sessions_are_ordered_by_time(sessions: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(sessions)) as database:
+        database.executescript(
+            "DROP TABLE agent_messages; CREATE TABLE agent_messages (id INTEGER PRIMARY KEY AUTOINCREMENT, "
+            "session_id VARCHAR, message_data TEXT NOT NULL, created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)"
+        )
+    rows = [(QUESTION, "10:00:00"), (CALLS[0], "10:00:00"), (CALLS[1], "10:00:00"), (AGAIN, "10:00:01")]
+    for item, at in rows:
+        values = ("s", json.dumps(item), f"2026-01-01 {at}")
+        execute(sessions, "INSERT INTO agent_messages (session_id, message_data, created_at) VALUES (?, ?, ?)", *values)
+    before = rows_of(sessions)
+    await run_repair("openai-agents", sessions, tmp_path / "backup")
+    after = rows_of(sessions)
+    assert after[:4] == before
+    # Their numbers are the highest, and their time is that of the calls.
+    assert [(row[0], row[3], NO_RESULT in row[2]) for row in after[4:]] == [
+        (number, "2026-01-01 10:00:00", True) for number in (5, 6)
+    ]
+    assert faults(await inspected("openai-agents", sessions)) == []
+    assert await run_undo("openai-agents", sessions, tmp_path / "backup") == ["undone"]
+    assert rows_of(sessions) == before
+
+
 # Redis lists
 
 
@@ -218,6 +244,75 @@ async def test_a_list_changed_at_the_same_time_stays(client: redis_py.Redis, url
             await target.apply(changes)
     assert client.llen("agents:session:s:messages") == 4
     assert faults(await inspected("openai-agents-redis", url)) == [("agents:session:s:messages", "unanswered-call", 1)]
+
+
+@pytest.mark.parametrize("count", [10, 500])
+async def test_many_changes_of_a_list(client: redis_py.Redis, url: str, tmp_path: Path, count: int) -> None:
+    results = [{"type": "function_call_output", "call_id": f"c{n}", "output": "x"} for n in range(count)]
+    calls = [{"type": "function_call", "call_id": f"d{n}", "name": "f", "arguments": "{}"} for n in range(count)]
+    key = "agents:session:s:messages"
+    mixed = [item for result, call in zip(results, calls, strict=True) for item in (result, QUESTION, call)]
+    client.rpush(key, *map(json.dumps, mixed))
+    client.expire(key, 1000)
+    before = client.lrange(key, 0, -1)
+    (outcome,) = await run_repair("openai-agents-redis", url, tmp_path / "backup")
+    assert outcome.is_well
+    after = client.lrange(key, 0, -1)
+    assert len(after) == 3 * count
+    assert [row for row in after if NO_RESULT.encode() not in row] == [
+        json.dumps(item).encode() for item in mixed if item.get("type") != "function_call_output"
+    ]
+    assert client.ttl(key) > 0
+    assert await run_undo("openai-agents-redis", url, tmp_path / "backup") == ["undone"]
+    assert client.lrange(key, 0, -1) == before
+
+
+async def test_keys_and_elements_tell_the_program(client: redis_py.Redis, url: str) -> None:
+    assert only_one(await findings_at(url)) is None
+    client.rpush("a list of nobody", "1", "{}")
+    client.set("chat_messages:text", "{}")
+    assert only_one(await findings_at(url)) is None
+    for file, kind, mark in [*LISTS, ("langchain-community-0.4.2.json", "langchain-redis", "")]:
+        recorded = json.loads((RECORDED / file).read_text())
+        for prefix in ("", "other_"):
+            names = [prefix + key for key in recorded if (mark == "|v2|") == ("|v2|" in key)]
+            for key in names:
+                client.rpush(key, *recorded[key.removeprefix(prefix)])
+            found = only_one(await findings_at(url))
+            assert found is not None
+            assert found.kind == kind
+            assert (found.prefix is None) == (not prefix)
+            assert faults(await inspected(kind, url, prefix=found.prefix)) == []
+            client.delete(*names)
+    client.rpush("agents:session:s:messages", json.dumps(QUESTION))
+    assert only_one(await findings_at(url)) == Recognized("openai-agents-redis")
+    client.rpush("chat_messages:s", json.dumps({"type": "chat_message", "role": "user", "contents": []}))
+    with pytest.raises(ConfigurationError, match=r"Choose one: .*--as (openai-agents-redis|redis-lists), --as"):
+        only_one(await findings_at(url))
+    async with open_store(url) as store:
+        await store.append(ThreadKey("t"), [new_message({"role": "user", "content": "q"})])
+    assert only_one(await findings_at(url)) is None
+
+
+def test_the_command_finds_the_program_by_its_keys(client: redis_py.Redis, url: str, tmp_path: Path) -> None:
+    client.rpush("agents:session:s:messages", *map(json.dumps, (QUESTION, CALLS[0], AGAIN)))
+    done = piped("", "--stopped", home=tmp_path, program=(PROGRAM, "doctor", url))
+    assert (done.returncode, done.stdout.split("\t")[1:4]) == (1, ["agents:session:s:messages", "1", "unanswered-call"])
+
+
+async def test_lists_on_a_cluster(tmp_path: Path) -> None:
+    with cluster_of_one() as server, redis_py.RedisCluster(host="127.0.0.1", port=server.port) as client:
+        names = [f"agents:session:{n}:messages" for n in range(20)]
+        for name in names:
+            client.rpush(name, *map(json.dumps, (QUESTION, CALLS[0], AGAIN)))
+        before = [client.lrange(name, 0, -1) for name in names]
+        url = f"redis+cluster://127.0.0.1:{server.port}"
+        assert only_one(await findings_at(url)) == Recognized("openai-agents-redis")
+        outcomes = await run_repair("openai-agents-redis", url, tmp_path / "backup")
+        assert [outcome.status for outcome in outcomes] == ["repaired"] * 20
+        assert faults(await inspected("openai-agents-redis", url)) == []
+        assert await run_undo("openai-agents-redis", url, tmp_path / "backup") == ["undone"] * 20
+        assert [client.lrange(name, 0, -1) for name in names] == before
 
 
 async def test_lists_of_langchain_are_reported_only(client: redis_py.Redis, url: str, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def by_element(name: bytes, elements: Sequence[bytes]) -> Recognized | None:
     text = name.decode(errors="replace")
     if as_object(value.get("data")) and as_text(value.get("type")):
         default = LangChainLists.default_prefix
-        return Recognized("langchain-redis", None if text.startswith(default) else text.rpartition(":")[0] + ":")
+        return Recognized("langchain-redis", None if text.startswith(default) else text.partition(":")[0] + ":")
     if ":" in text and value.get("type") in {"chat_message", "message"} and "contents" in value:
         return Recognized("redis-lists", _unless(text.partition(":")[0], PlainLists.default_prefix))
     if text.endswith(":messages") and ("role" in value or "type" in value):
@@ -160,7 +160,7 @@ def only_one(findings: Findings) -> Recognized | None:
     if findings.has_own or not findings.foreign:
         return None
     if len(findings.foreign) > 1:
-        raise ConfigurationError(f"There are stores of several programs. Choose one: {choices(findings.foreign)}.")
+        raise ConfigurationError(f"There are several stores of other programs. Choose one: {choices(findings.foreign)}.")
     return findings.foreign[0]
 
 
