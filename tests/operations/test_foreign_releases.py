@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import redis as redis_py
 
 from everthread.messages.rules.links import NO_RESULT
 from everthread.operations import inspect_messages
+from everthread.operations.foreign.recognizing import Recognized, findings_at, only_one
 from tests.operations.foreign_writer import AGAIN, CALLS, OUTPUTS, QUESTION, REASONING, TURN
 from tests.operations.test_foreign import faults, inspected, run_repair, run_undo
+from tests.postgres_server import PostgresServer
 from tests.servers import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("openai-agents[sqlalchemy,redis]", "aiosqlite", "agent-framework-redis", "langgraph-checkpoint-sqlite")
+PACKAGES = (
+    *("openai-agents[sqlalchemy,redis]", "aiosqlite", "asyncpg", "psycopg[binary,pool]"),
+    *("agent-framework-redis", "community-agent-framework-postgres"),
+    *("langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +54,28 @@ def run(python: str, job: str, place: object, *, is_killed: bool = False) -> lis
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(params=["openai-agents", "sqlalchemy", "openai-agents-redis"])
+@pytest.fixture
+def database(postgres: PostgresServer, fresh_prefix: str) -> Iterator[str]:
+    """The URL of an empty database."""
+    with closing(asyncio.Runner()) as runner:
+
+        async def execute(statement: str) -> None:
+            connection = await asyncpg.connect(postgres.url())
+            await connection.execute(statement)
+            await connection.close()
+
+        runner.run(execute(f"CREATE DATABASE {fresh_prefix}"))
+        yield postgres.url(database=fresh_prefix)
+        runner.run(execute(f"DROP DATABASE {fresh_prefix} WITH (FORCE)"))
+
+
+@pytest.fixture(params=["openai-agents", "sqlalchemy", "postgres", "openai-agents-redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, plain_redis_server: Server) -> tuple[str, str, str]:
     """The kind of a store, where the doctor finds it, and what the library calls it."""
     path = tmp_path / "sessions.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("database")
+        return "openai-agents", url, url
     if request.param != "openai-agents-redis":
         return "openai-agents", str(path), f"sqlalchemy:{path}" if request.param == "sqlalchemy" else str(path)
     url = f"redis://127.0.0.1:{plain_redis_server.port}/7"
@@ -70,18 +97,17 @@ async def test_sessions_of_killed_runs(python: str, place: tuple[str, str, str],
     after = run(python, "items", library)
     assert inspect_messages(after, format="openai-responses")[:1] == [] or NO_RESULT in json.dumps(after)
     assert faults(await inspected(kind, source)) == []
-    if kind == "openai-agents":
+    calls, results = ["function_call"] * 2, ["function_call_output"] * 2
+    if source == library and kind == "openai-agents" and "://" not in source:
         # There is no room in the table, so the calls go, and the reasoning with them.
         assert after == [QUESTION, AGAIN]
+    elif kind == "openai-agents":
+        # Rows by time: there is room after the turn. SQLite has it if the later turn came in another second.
+        in_order = [None, "reasoning", *calls, *results, None]
+        assert [item.get("type") for item in after] == in_order or after == [QUESTION, AGAIN]
     else:
         assert [item.get("type") for item in after] == [
-            None,
-            "reasoning",
-            "function_call",
-            "function_call_output",
-            "function_call",
-            "function_call_output",
-            None,
+            *(None, "reasoning", calls[0], results[0], calls[1], results[1], None)
         ]
     run(python, "asked_again", library)
     assert await run_undo(kind, source, tmp_path / "backup") == ["undone"]
@@ -134,3 +160,26 @@ async def test_checkpoints_of_langgraph(python: str, tmp_path: Path) -> None:
     assert [(problem.kind, problem.seq) for problem in outcome.problems] == [("unanswered-call", 1)]
     with closing(sqlite3.connect(tmp_path / "graph.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_histories_in_postgres(python: str, database: str, tmp_path: Path) -> None:
+    kind = "agent-framework-postgres"
+    run(python, "postgres_killed", database, is_killed=True)
+    assert only_one(await findings_at(database)) == Recognized(kind, "af_")
+    before = run(python, "postgres_items", database)
+    assert before[1:] == [["user", "assistant", "user"], ["user", "assistant"]]
+    assert [found[1] for found in faults(await inspected(kind, database))] == ["unanswered-call"] * 2
+    outcomes = await run_repair(kind, database, tmp_path / "backup")
+    assert [outcome.is_well for outcome in outcomes] == [True] * 2
+    # Between rows there is no room, so the call goes.
+    assert run(python, "postgres_items", database)[1:] == [["user", "user"], ["user", "assistant", "tool"]]
+    assert faults(await inspected(kind, database)) == []
+    assert await run_undo(kind, database, tmp_path / "backup") == ["undone"] * 2
+    assert run(python, "postgres_items", database) == before
+
+
+async def test_checkpoints_of_langgraph_in_postgres(python: str, database: str) -> None:
+    run(python, "graph_in_postgres", database, is_killed=True)
+    assert only_one(await findings_at(database)) == Recognized("langgraph")
+    (outcome,) = await inspected("langgraph", database)
+    assert [(problem.kind, problem.seq, problem.repair) for problem in outcome.problems] == [("unanswered-call", 1, "")]

@@ -160,7 +160,7 @@ def only_one(findings: Findings) -> Recognized | None:
     if findings.has_own or not findings.foreign:
         return None
     if len(findings.foreign) > 1:
-        raise ConfigurationError(f"There are several stores of other programs. Choose one: {choices(findings.foreign)}.")
+        raise ConfigurationError(f"There are stores of several programs. Choose one: {choices(findings.foreign)}.")
     return findings.foreign[0]
 
 
