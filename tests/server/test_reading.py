@@ -132,6 +132,18 @@ async def test_a_page_has_bounded_bytes(quick_store: Store, monkeypatch: pytest.
     assert first["start"] == 2
 
 
+async def test_small_messages_are_read_further_in_one_page(store: Store) -> None:
+    await talk(store, KEY, turns=40)
+    async with client(store) as http:
+        newest = (await http.get("/trip/messages", params={"limit": 120})).json()
+        first = (await http.get("/trip/messages", params={"limit": 120, "start": 1})).json()
+        every = (await http.get("/trip/messages", params={"limit": 500})).json()
+    assert [message["seq"] for message in newest["messages"]] == list(range(40, 160))
+    assert [message["seq"] for message in first["messages"]] == list(range(1, 121))
+    assert (newest["before"], newest["start"], first["before"], first["start"]) == (40, None, 1, 121)
+    assert (len(every["messages"]), every["before"], every["start"]) == (160, None, None)
+
+
 async def test_words_are_found(store: Store) -> None:
     await talk(store, KEY, turns=3)
     await talk(store, ThreadKey("trip", "ben"), turns=3)

@@ -29,7 +29,7 @@ from everthread.server.problems import ProblemError, problem_of
 
 log = logging.getLogger("everthread.server")
 
-MESSAGES_A_PAGE = 100
+MESSAGES_A_PAGE = 25
 SEND_SECONDS = 30
 """The time after which a client that takes no data is disconnected."""
 GRACE_SECONDS = 2

@@ -49,6 +49,8 @@ FILTER_SECONDS = 5
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """The most bytes of payloads in a page of messages. A single message always fits."""
 _MOST_UNREADABLE = 100
+_MESSAGES_AT_ONCE = 50
+"""The most messages that are read before their size is known."""
 _MOST_AT_ONCE = 1000
 """The most threads that a filter reads in one round trip."""
 
@@ -171,14 +173,10 @@ async def read_messages(call: Call, asked: ReadMessages) -> MessagePage | RawMes
     if asked.start is not None and asked.before is not None:
         raise invalid("Give start or before, not both.")
     bad: list[Unreadable] = []
-    if asked.start is not None:
-        page = await read_around(store, key, start=asked.start, limit=asked.limit, on_unreadable=bad.append)
-    else:
-        page = await read_last_around(store, key, asked.limit, before=asked.before, on_unreadable=bad.append)
+    page, is_all = await _read(store, key, asked, bad)
     if not page.next_seq:
         await existing_thread(store, key)
-    kept = _fitting(page, is_newest=asked.start is None)
-    before, start = _neighbors(page, kept, asked)
+    before, start = _neighbors(page, asked, is_all=is_all)
     fields: dict[str, Any] = {
         "head_seq": page.head_seq,
         "next_seq": page.next_seq,
@@ -187,31 +185,56 @@ async def read_messages(call: Call, asked: ReadMessages) -> MessagePage | RawMes
         "unreadable": list(map(unreadable_record, bad)),
     }
     if asked.form == "ag-ui":
-        shown = [each for message in kept for each in ag_ui_messages(message.seq, _view(message, key) or View())]
+        shown = [each for message in page for each in ag_ui_messages(message.seq, _view(message, key) or View())]
         return AgUiMessagePage(messages=shown, state=await shared_state(store, key), **fields)
-    objects: list[Any] = [message_object(message, key, asked.form) for message in kept]
+    objects: list[Any] = [message_object(message, key, asked.form) for message in page]
     return (RawMessagePage if asked.form == "raw" else MessagePage)(messages=objects, **fields)
 
 
-def _fitting(page: StoredPage, *, is_newest: bool) -> Sequence[Message]:
-    """Return the messages of a page that fit one response: the newest, or the oldest ones."""
-    left, count = MAX_PAGE_BYTES, 0
+async def _read(store: Store, key: ThreadKey, asked: ReadMessages, bad: list[Unreadable]) -> tuple[StoredPage, bool]:
+    """Return a page of bounded bytes, and whether it reaches the end of the thread in its direction.
+
+    Large messages are read a few at a time, so that the rest of a page that does not fit costs no memory.
+    """
+    found: list[Message] = []
+    is_newest, left, at_once = asked.start is None, MAX_PAGE_BYTES, _MESSAGES_AT_ONCE
+    start, before = asked.start or 0, asked.before
+    while True:
+        wanted = min(asked.limit - len(found), at_once)
+        if is_newest:
+            page = await read_last_around(store, key, wanted, before=before, on_unreadable=bad.append)
+        else:
+            page = await read_around(store, key, start=start, limit=wanted, on_unreadable=bad.append)
+        fit = _fitting(page, left, is_newest=is_newest, is_first=not found)
+        found = [*fit, *found] if is_newest else [*found, *fit]
+        left -= sum(len(message.payload) for message in fit)
+        whole = StoredPage(tuple(found), page.head_seq, page.next_seq)
+        is_all = len(page) < wanted and len(fit) == len(page)
+        if is_all or len(found) == asked.limit or len(fit) < len(page):
+            return whole, is_all
+        before, start = found[0].seq, found[-1].seq + 1
+        average = (MAX_PAGE_BYTES - left) // len(found) + 1
+        at_once = max(left // average, 1)
+
+
+def _fitting(page: StoredPage, left: int, *, is_newest: bool, is_first: bool) -> Sequence[Message]:
+    """Return the messages of a page that fit ``left`` bytes: the newest, or the oldest ones. The first always fits."""
+    count = 0
     for message in reversed(page.messages) if is_newest else page.messages:
         left -= len(message.payload)
-        if count and left < 0:
+        if left < 0 and (count or not is_first):
             break
         count += 1
     return page.messages[len(page) - count :] if is_newest else page.messages[:count]
 
 
-def _neighbors(page: StoredPage, kept: Sequence[Message], asked: ReadMessages) -> tuple[int | None, int | None]:
+def _neighbors(page: StoredPage, asked: ReadMessages, *, is_all: bool) -> tuple[int | None, int | None]:
     """Return the position before which the older messages are, and the one from which the newer ones are."""
-    is_all = len(page) < asked.limit and len(kept) == len(page)
     if asked.start is not None:
         first = min(asked.start, page.next_seq)
-        stop = page.next_seq if is_all else kept[-1].seq + 1
+        stop = page.next_seq if is_all else page[-1].seq + 1
     else:
-        first = page.head_seq if is_all else kept[0].seq
+        first = page.head_seq if is_all else page[0].seq
         stop = page.next_seq if asked.before is None else min(asked.before, page.next_seq)
     return first if first > page.head_seq else None, stop if stop < page.next_seq else None
 
