@@ -33,16 +33,17 @@ test-rest: $(VENV)/.servers $(BETA)/.beta
 test-all: test test-rest test-eager ## Run all tests: the quick ones, then the rest (twenty minutes)
 
 # Some tests are of features that the lowest releases lack: there a skip is no failure, so CI is not set.
-# The OpenAI Agents SDK needs a newer openai than the lowest supported one.
+# The OpenAI Agents SDK needs a newer openai than the lowest supported one, and Pydantic AI is in test-frameworks.
 test-lowest: $(LOWEST)/.lowest ## Run the quick tests with the lowest supported release of each dependency
 	CI= $(LOWEST)/bin/python $(PYTEST) --tests quick tests/messages tests/engines tests/adapters tests/wrappers tests/transfer tests/testing \
-		--ignore tests/adapters/openai_agents --ignore tests/adapters/chatkit
+		--ignore tests/adapters/openai_agents --ignore tests/adapters/chatkit --ignore tests/adapters/pydantic_ai
 
 # Core 1.11 is the oldest release that AG-UI 1.0, the first with snapshots, works with; core 1.13 is the first with SessionStore.
 ADAPTED := tests/adapters/agent_framework/test
-test-frameworks: .venv-1.11/.frameworks .venv-1.13/.frameworks ## Run the tests of adapters with the first release that has each interface
+test-frameworks: .venv-1.11/.frameworks .venv-1.13/.frameworks .venv-pydantic-ai/.frameworks ## Run the tests of adapters with the first release that has each interface
 	CI= .venv-1.11/bin/python $(PYTEST) $(ADAPTED)_checkpoints.py $(ADAPTED)_snapshots.py
 	CI= .venv-1.13/bin/python $(PYTEST) $(ADAPTED)_checkpoints.py $(ADAPTED)_session_store.py $(ADAPTED)_all_stores.py
+	CI= .venv-pydantic-ai/bin/python $(PYTEST) tests/adapters/pydantic_ai
 
 # Tasks can be eager as of Python 3.12, and the other tests may run with 3.11.
 NEWER ?= $(shell for each in $$HOME/.pyenv/versions/3.1[2-9]*/bin/python python3.14 python3.13 python3.12; \
@@ -124,6 +125,11 @@ $(LOWEST)/.lowest: $(VENV)/.uv pyproject.toml constraints-lowest.txt
 .venv-1.%/.frameworks: $(VENV)/.uv pyproject.toml constraints-1.%.txt
 	$(PYTHON) -m venv $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D)/bin/python -c constraints-1.$*.txt -e '.[redis,postgres,objects,crypto,chat,testing]' --group test
+	@touch $@
+
+.venv-pydantic-ai/.frameworks: $(VENV)/.uv pyproject.toml constraints-pydantic-ai.txt
+	$(PYTHON) -m venv $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python -c constraints-pydantic-ai.txt -e '.[redis,postgres,objects,crypto,pydantic-ai,testing]' --group test
 	@touch $@
 
 $(EAGER)/.eager: $(VENV)/.uv pyproject.toml constraints.txt

@@ -111,4 +111,31 @@ class Anthropic(ChatCompletions):
         return {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}]}
 
 
-FORMATS = (ChatCompletions(), AgentFramework(), Responses(), LangChain(), Anthropic())
+class PydanticAI(ChatCompletions):
+    name = "pydantic-ai"
+
+    def message(self, kind: str, *parts: Message) -> Message:
+        return {"kind": kind, "parts": list(parts)}
+
+    def said(self, text: str, role: str = "user") -> Message:
+        if role == "assistant":
+            return self.message("response", {"part_kind": "text", "content": text})
+        return self.message("request", {"part_kind": "user-prompt", "content": text})
+
+    def call(self, *ids: str, text: str | None = None) -> list[Message]:
+        texts = [{"part_kind": "text", "content": text}] if text else []
+        calls = [{"part_kind": "tool-call", "tool_call_id": each, "tool_name": "f", "args": {}} for each in ids]
+        return [self.message("response", *texts, *calls)]
+
+    def result(self, call_id: str) -> Message:
+        part = {"part_kind": "tool-return", "tool_call_id": call_id, "tool_name": "f", "content": "42"}
+        return self.message("request", part)
+
+    def empty(self) -> Message:
+        return self.message("response")
+
+    def reasoning(self) -> Message | None:
+        return self.message("response", {"part_kind": "thinking", "content": "hm"})
+
+
+FORMATS = (ChatCompletions(), AgentFramework(), Responses(), LangChain(), Anthropic(), PydanticAI())

@@ -229,13 +229,13 @@ def test_a_format_that_cannot_be_loaded_is_a_typed_error() -> None:
         del codec._formats["broken"]
 
 
-FORMATS = ("agent_framework", "anthropic", "chat_completions", "langchain", "openai_responses")
+FORMATS = ("agent_framework", "anthropic", "chat_completions", "langchain", "openai_responses", "pydantic_ai")
 _names = st.sampled_from(
     re.findall(
         r"\w+",
         """type role content contents data text tool_calls tool_call_id call_id id name function arguments args input
         function_call image_url source tool_use_id thinking base64 url uri media_type input_audio file
-        output result summary value author_name""",
+        output result summary value author_name kind parts part_kind tool_name""",
     )
 )
 _words = st.sampled_from(
@@ -243,7 +243,7 @@ _words = st.sampled_from(
         r"\w+",
         """message chat_message text data uri error function_call function_result function_approval_request reasoning
         tool_use tool_result thinking document function_call_output human ai tool user assistant
-        chat input_image input_file output_text image""",
+        chat input_image input_file output_text image request response binary speech""",
     )
 )
 _odd_json = st.recursive(
@@ -260,6 +260,7 @@ def test_no_json_breaks_a_view(name: str, value: object) -> None:
     for each in (
         value,
         {"type": value, "role": value, "contents": [value], "content": value, "data": {"content": value}},
+        {"kind": value, "parts": [value]},
     ):
         known = codec.as_object(each)
         assert type(format.matches(known)) is bool
@@ -409,6 +410,8 @@ _LINKED: list[tuple[str, dict[str, Any]]] = [
     ("langchain", {"type": "tool", "data": {"tool_call_id": "c"}}),
     ("openai-responses", {"type": "function_call", "call_id": "c"}),
     ("openai-responses", {"type": "function_call_output"}),
+    ("pydantic-ai", {"kind": "response", "parts": [{"part_kind": "tool-call", "tool_call_id": "c"}]}),
+    ("pydantic-ai", {"kind": "request", "parts": [{"part_kind": "tool-return", "tool_call_id": "c"}]}),
 ]
 
 

@@ -107,6 +107,7 @@ _formats: dict[str, str | Format] = {
     "chat-completions": "everthread.messages.formats.chat_completions",
     "openai-responses": "everthread.messages.formats.openai_responses",
     "langchain": "everthread.messages.formats.langchain",
+    "pydantic-ai": "everthread.messages.formats.pydantic_ai",
 }
 
 

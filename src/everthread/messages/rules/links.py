@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from everthread.messages.codec import as_list, as_object, as_text
+from everthread.messages.formats import pydantic_ai
 from everthread.messages.formats.agent_framework import BETA_TYPE, CURRENT_TYPE, role_of
 
 NO_RESULT = "The result of this call was not recorded, so its outcome is unknown."
@@ -330,6 +331,63 @@ def _anthropic_joined(value: Value, other: Value) -> Value | None:
     return {**value, "content": [*as_list(other.get("content")), *_blocks(value)]}
 
 
+# Pydantic AI
+
+
+def _pydantic_parts(value: Value) -> list[tuple[int, Part]]:
+    found: list[tuple[int, Part]] = []
+    for at, part in enumerate(map(as_object, as_list(value.get("parts")))):
+        call_id = as_text(part.get("tool_call_id"))
+        if pydantic_ai.answers_a_call(part):
+            found.append((at, Part(False, call_id)))
+        elif call_id and part.get("part_kind") == "tool-call":
+            found.append((at, Part(True, call_id)))
+    return found
+
+
+def _pydantic_shape(value: Value) -> Shape:
+    if pydantic_ai.MARK in value:
+        # Entries of a conversation store form a tree, and the framework repairs each history before a request.
+        return Shape("assistant" if value.get("kind") == "response" else "user", is_filled=True)
+    parts = _pydantic_parts(value)
+    linked = {at for at, _ in parts}
+    rest = [part for at, part in enumerate(map(as_object, as_list(value.get("parts")))) if at not in linked]
+    others = [part for part in rest if part.get("part_kind") != "thinking"]
+    is_filled = any(part.get("content", True) not in ("", None) for part in others)
+    role = "assistant" if value.get("kind") == "response" else "user" if others else "tool"
+    return Shape(
+        role,
+        tuple(part for _, part in parts),
+        is_filled,
+        len(others) < len(rest),
+        as_text(value.get("provider_response_id")),
+    )
+
+
+def _pydantic_without(value: Value, numbers: Collection[int]) -> Value | None:
+    dropped = {at for number, (at, _) in enumerate(_pydantic_parts(value)) if number in numbers}
+    kept = [part for at, part in enumerate(as_list(value.get("parts"))) if at not in dropped]
+    return {**value, "parts": kept} if kept else None
+
+
+def _pydantic_answer(call_id: str, like: Value) -> Value:
+    calls = [part for part in map(as_object, as_list(like.get("parts"))) if part.get("tool_call_id") == call_id]
+    name = as_text(calls[0].get("tool_name")) if calls else ""
+    part = {"part_kind": "tool-return", "tool_name": name, "tool_call_id": call_id, "content": NO_RESULT}
+    return {"kind": "request", "parts": [part]}
+
+
+def _pydantic_note(text: str, like: Value) -> Value:
+    return {"kind": "response", "parts": [{"part_kind": "text", "content": text}]}
+
+
+def _pydantic_joined(value: Value, other: Value) -> Value | None:
+    if value.get("kind") != "request":
+        return None
+    # Results come before the other parts of a request.
+    return {**value, "parts": [*as_list(other.get("parts")), *as_list(value.get("parts"))]}
+
+
 def _never_joined(value: Value, other: Value) -> Value | None:
     return None
 
@@ -342,4 +400,5 @@ _LAYOUTS: dict[str, Layout] = {
     "openai-responses": Layout(_item_shape, _item_without, _item_answer, _chat_note, _never_joined),
     "langchain": Layout(_langchain_shape, _langchain_without, _langchain_answer, _langchain_note, _never_joined),
     "anthropic": Layout(_anthropic_shape, _anthropic_without, _anthropic_answer, _chat_note, _anthropic_joined),
+    "pydantic-ai": Layout(_pydantic_shape, _pydantic_without, _pydantic_answer, _pydantic_note, _pydantic_joined),
 }
