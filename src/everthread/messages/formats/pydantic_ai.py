@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from everthread.messages.codec import (
+    LinkIds,
     Media,
     ToolCall,
     ToolResult,
@@ -55,6 +56,23 @@ def view(value: Mapping[str, object]) -> View:
         media=tuple(seen.media),
         reasoning="".join(seen.reasoning),
     )
+
+
+def links(value: Mapping[str, object]) -> LinkIds:
+    """Return the IDs of the calls and results in the view."""
+    calls: list[str] = []
+    results: list[str] = []
+    if value.get("kind") != RECORD:
+        for part in map(as_object, as_list(value.get("parts"))):
+            call_id = as_text(part.get("tool_call_id"))
+            # In the order in which the view looks: a user's prompt is neither.
+            if part.get("part_kind") == "user-prompt":
+                continue
+            if answers_a_call(part):
+                results.append(call_id)
+            elif part.get("part_kind") == "tool-call" and call_id:
+                calls.append(call_id)
+    return tuple(calls), tuple(results)
 
 
 def answers_a_call(part: Mapping[str, object]) -> bool:
