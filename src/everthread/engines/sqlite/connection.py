@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from everthread.engines.sqlite.errors import is_busy
 from everthread.engines.sqlite.location import DatabaseFile
+from everthread.engines.sqlite.log_growth import CHECKPOINT_PAGES
 from everthread.engines.sqlite.schema import check_owner, migrate
 from everthread.errors import (
     ConfigurationError,
@@ -107,7 +108,7 @@ def _prepare_writer(db: sqlite3.Connection, file: DatabaseFile) -> None:
     db.execute(f"PRAGMA synchronous={file.synchronous}")
     db.execute(f"PRAGMA cache_size={_CACHE_SIZE}")
     # A page that many appends change is written back once.
-    db.execute("PRAGMA wal_autocheckpoint=4000")
+    db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     db.execute("PRAGMA journal_size_limit=67108864")
     # Overwrites deleted data with zeros, in changed and in freed pages.
     db.execute("PRAGMA secure_delete=1")

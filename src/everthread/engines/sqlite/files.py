@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from everthread.engines.sqlite.location import url_of
 from everthread.errors import StoreUnavailableError
+
+_ZEROS = 1024 * 1024
 
 Identity = tuple[int, int] | None
 """Device and inode of a file, or ``None`` if it does not exist. They are unique while the file is open."""
@@ -66,6 +69,21 @@ class OpenFiles:
         if os.name != "nt":
             # The name of a new log is only in the folder.
             _flush(log.parent, os.O_RDONLY)
+
+    def lengthen_log(self, length: int) -> None:
+        """Append zeros to the log up to this number of bytes. Does nothing if the log is longer, or was replaced.
+
+        The caller holds the write lock. A full disk leaves the log as long as it can be.
+        """
+        name = os.fspath(log_of(self._path))
+        with suppress(OSError), open(name, "r+b", buffering=0) as log:  # noqa: PTH123
+            status = os.fstat(log.fileno())
+            # The lock protects only the log that was open with it.
+            if (name, (status.st_dev, status.st_ino)) not in self._opened:
+                return
+            at = log.seek(status.st_size)
+            while at < length:
+                at += log.write(bytes(min(_ZEROS, length - at)))
 
     def _watch(self, path: Path) -> None:
         name = os.fspath(path)

@@ -11,6 +11,7 @@ from everthread.engines.sqlite.errors import concerns_all, is_io_failure
 from everthread.engines.sqlite.files import OpenFiles
 from everthread.engines.sqlite.garbage import Garbage
 from everthread.engines.sqlite.location import DatabaseFile
+from everthread.engines.sqlite.log_growth import LogGrowth
 from everthread.engines.sqlite.reader import Session
 from everthread.errors import OutcomeUnknownError
 
@@ -27,11 +28,13 @@ class Transactions(Session):
     def __init__(self, db: sqlite3.Connection, file: DatabaseFile, files: OpenFiles) -> None:
         super().__init__(db, file, files)
         self._garbage = Garbage(self)
+        self._growth = LogGrowth(files, is_synced=file.synchronous == "full")
 
     def commit(self, change: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a change in its own transaction."""
         patiently(self.file, lambda: self.db.execute("BEGIN IMMEDIATE"))
         try:
+            self._growth.grow()
             result = change(*args, **kwargs)
             # If the database was replaced, SQLite would apply this log to the new one: do not add to it.
             self.files.check()

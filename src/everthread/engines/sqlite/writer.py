@@ -66,6 +66,7 @@ class Writer(Transactions):
         """Move the log into the file and truncate it; return whether no reader prevented it."""
         self.files.check()
         (is_busy, *_) = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._growth.begin_again()
         return not is_busy
 
     def index_some(self) -> tuple[int, int]:
