@@ -36,7 +36,7 @@ test-all: test test-rest test-eager ## Run all tests: the quick ones, then the r
 # The OpenAI Agents SDK needs a newer openai than the lowest supported one, and Pydantic AI is in test-frameworks.
 test-lowest: $(LOWEST)/.lowest ## Run the quick tests with the lowest supported release of each dependency
 	CI= $(LOWEST)/bin/python $(PYTEST) --tests quick tests/messages tests/engines tests/adapters tests/wrappers tests/transfer tests/testing \
-		--ignore tests/adapters/openai_agents --ignore tests/adapters/chatkit --ignore tests/adapters/pydantic_ai
+		--ignore tests/adapters/openai_agents --ignore tests/adapters/chatkit --ignore tests/adapters/pydantic_ai --ignore tests/adapters/langgraph
 
 # Core 1.11 is the oldest release that AG-UI 1.0, the first with snapshots, works with; core 1.13 is the first with SessionStore.
 ADAPTED := tests/adapters/agent_framework/test

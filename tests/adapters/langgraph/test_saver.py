@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -34,8 +35,10 @@ from everthread.adapters import retrying
 from everthread.adapters.langgraph import EverthreadSaver
 from everthread.testing import Clock
 from everthread.testing.faults import Fault, FaultyStore
+from tests.object_servers import COSMOS_KEY, CREDENTIALS, cosmos_server, cosmos_url, s3_server, s3_url
 from tests.places import empty_place
-from tests.postgres_server import PostgresServer, fresh_url
+from tests.postgres_server import fresh_url
+from tests.redis_topologies import redis_cluster
 
 TRIP: RunnableConfig = {"configurable": {"thread_id": "trip", "checkpoint_ns": ""}}
 WRITES = ("put_document", "delete_document")
@@ -109,15 +112,25 @@ async def test_the_kit_of_langgraph_passes(store: Store) -> None:
 
 
 @pytest.mark.slow
-async def test_the_kit_passes_on_postgres(postgres: PostgresServer) -> None:
-    async with open_store(fresh_url(postgres)) as store:
-        await passes_the_kit(store)
-
-
-@pytest.mark.slow
-async def test_the_kit_passes_in_a_folder(tmp_path: Path) -> None:
-    async with open_store(f"file://{tmp_path}/objects") as store:
-        await passes_the_kit(store)
+@pytest.mark.parametrize("engine", ["postgres", "folder", "s3", "cosmos", "cluster"])
+async def test_the_kit_passes_on_the_other_engines(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    for name, value in {**CREDENTIALS, "AZURE_COSMOS_KEY": COSMOS_KEY}.items():
+        monkeypatch.setenv(name, value)
+    with ExitStack() as servers:
+        if engine == "postgres":
+            url = fresh_url(request.getfixturevalue("postgres"))
+        elif engine == "folder":
+            url = f"file://{tmp_path}/objects"
+        elif engine == "s3":
+            url = s3_url(servers.enter_context(s3_server()))
+        elif engine == "cosmos":
+            url = cosmos_url(servers.enter_context(cosmos_server()))
+        else:
+            url = servers.enter_context(redis_cluster()).url
+        async with open_store(url) as store:
+            await passes_the_kit(store)
 
 
 # Whole graphs
@@ -443,13 +456,29 @@ def test_a_serializer_brings_its_own_types() -> None:
 
 async def test_damage_is_reported_with_its_place(store: Store) -> None:
     saver = EverthreadSaver(store)
-    await Checkpoints(saver).put(notes=["a"])
+    config = await Checkpoints(saver).put(notes=["a"])
+    await saver.aput_writes(config, [("notes", 1)], "task")
     key = ThreadKey("trip")
     (blob,) = await store.list_documents(key, prefix="lg.b.")
     await store.delete_document(key, blob)
     with pytest.raises(CorruptRecordError, match="trip"):
         await saver.aget_tuple(TRIP)
+    writes = await store.list_documents(key, prefix="lg.w.")
+    await store.put_document(key, writes[0], b'{"value": {}}')
+    with pytest.raises(CorruptRecordError, match="trip"):
+        await saver.aput_writes(config, [("notes", 1)], "task")
     (name,) = await store.list_documents(key, prefix="lg.c.")
     await store.put_document(key, name, b'{"value": [1]}')
     with pytest.raises(CorruptRecordError, match="trip"):
         await saver.aget_tuple(TRIP)
+    await store.put_document(key, "lg.c.other", b'{"value": {}}')
+    with pytest.raises(CorruptRecordError, match="no checkpoint"):
+        await ids(saver, {"configurable": {"thread_id": "trip"}})
+
+
+async def test_a_run_is_found_whatever_its_id_is(store: Store) -> None:
+    checkpoints = Checkpoints(EverthreadSaver(store))
+    for run_id in ("one", 2):
+        await checkpoints.put({"run_id": run_id}, notes=[run_id])
+    await checkpoints.saver.adelete_for_runs(["2"])
+    assert await values(checkpoints.saver) == {"notes": ["one"]}

@@ -170,11 +170,7 @@ class Checkpoints:
         return await self._get(key, write.elsewhere, Typed) if write.elsewhere else write.value
 
     async def _get(self, key: ThreadKey, name: str, kind: type[T]) -> T | None:
-        data = await retried(lambda: get_record(self._store, key, name))
-        try:
-            return None if data is None else msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError:
-            raise CorruptRecordError(f"The record {name!r} of {key} is none of this release.") from None
+        return _decoded(await retried(lambda: get_record(self._store, key, name)), kind, key, name)
 
     # Writing
 
@@ -334,7 +330,7 @@ async def _add_all(batch: Sequence[_Writes]) -> Sequence[EverthreadError | None]
     superseded: set[str] = set()
 
     def add(data: bytes | None) -> bytes:
-        before = [] if data is None else msgspec.json.decode(data, type=list[StoredWrite])
+        before = _decoded(data, list[StoredWrite], key, name) or []
         by_place = {write.place: write for write in before}
         added = [write for each in batch for write in each.writes]
         for write in added:
@@ -348,6 +344,13 @@ async def _add_all(batch: Sequence[_Writes]) -> Sequence[EverthreadError | None]
     await retried(lambda: change_record(store, key, name, add))
     await _together(superseded, lambda value: retried(lambda: delete_record(store, key, value)))
     return [None] * len(batch)
+
+
+def _decoded(data: bytes | None, kind: type[T], key: ThreadKey, name: str) -> T | None:
+    try:
+        return None if data is None else msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError:
+        raise CorruptRecordError(f"The record {name!r} of {key} is none of this release.") from None
 
 
 async def _together(items: Iterable[S], work: Callable[[S], Awaitable[T]]) -> list[T]:

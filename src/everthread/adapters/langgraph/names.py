@@ -18,6 +18,8 @@ import base64
 from hashlib import blake2b
 from uuid import uuid4
 
+from everthread.errors import CorruptRecordError
+
 PREFIX = "lg."
 CHECKPOINTS = "lg.c."
 WRITES = "lg.w."
@@ -40,9 +42,16 @@ def checkpoints_of(namespace: str) -> str:
 
 
 def id_in(name: str) -> str:
-    """Return the ID in the name of a checkpoint."""
+    """Return the ID in the name of a checkpoint.
+
+    Raises:
+        CorruptRecordError: It is no such name.
+    """
     digits = name.rpartition(".")[2].removesuffix(_LAST).translate(_INVERTED)
-    return bytes.fromhex(digits).decode()
+    try:
+        return bytes.fromhex(digits).decode()
+    except ValueError:
+        raise CorruptRecordError(f"The document {name!r} is no checkpoint: delete it.") from None
 
 
 def writes_name(checkpoint: str) -> str:

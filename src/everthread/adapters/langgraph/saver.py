@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -80,13 +80,10 @@ class EverthreadSaver(UsesStore, BaseCheckpointSaver[str]):
         self._tenant = ThreadKey("any", tenant).tenant
         self._checkpoints = Checkpoints(self._store)
 
-    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> EverthreadSaver:
-        """Return a saver on the same store that also loads these types. Closing it closes nothing."""
+    def __copy__(self) -> EverthreadSaver:
+        """Return a saver on the same store; closing it closes nothing. `with_allowlist` copies the saver of a graph."""
         clone = object.__new__(type(self))
         clone.__dict__.update(self.__dict__, _owns_store=False)
-        serde = self.serde
-        if isinstance(serde, JsonPlusSerializer):
-            clone.serde = serde.with_msgpack_allowlist(extra_allowlist)
         return clone
 
     def get_next_version(self, current: str | float | None, channel: None) -> str:
@@ -179,6 +176,7 @@ class EverthreadSaver(UsesStore, BaseCheckpointSaver[str]):
         # A value without a version cannot be found again by it.
         small = {channel for channel, value in values.items() if channel not in versions or _is_small(value)}
         described = get_checkpoint_metadata(config, metadata)
+        run = described.get("run_id")
         stored = StoredCheckpoint(
             namespace,
             checkpoint["id"],
@@ -191,7 +189,7 @@ class EverthreadSaver(UsesStore, BaseCheckpointSaver[str]):
                 if channel not in small
             },
             {channel: self._typed(values[channel]) for channel in values if channel in small},
-            described.get("run_id"),
+            None if run is None else str(run),
             tuple(described.get(_DELTA) or ()),
         )
         makers = {channel: partial(self._typed, values[channel]) for channel in stored.blobs}
