@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from everthread.messages.converting.convert import Source, _converter, convert
 from everthread.messages.converting.fitting import fitted, linked
@@ -57,12 +58,13 @@ def conversations(draw: st.DrawFn, *, broken: bool = False) -> list[Entry]:
             calls = draw(st.lists(st.builds(_call, _ARGUMENTS, TEXT, st.booleans()), min_size=1, max_size=2))
             numbered = [_with_id(call, f"call_{len(entries)}_{number}") for number, call in enumerate(calls)]
             thoughts, said = draw(st.lists(_THOUGHTS, max_size=2)), draw(st.lists(TEXT.map(Text), max_size=1))
-            entries.append(_named(draw, "assistant", [*_apart(thoughts), *said, *numbered]))
+            entries.append(_named(draw, "assistant", [*_numbered(thoughts, len(entries)), *said, *numbered]))
             results = [_result(draw, call.id) for call in numbered if not (broken and draw(st.booleans()))]
             if results:
                 entries.append(_named(draw, "tool", results) if len(results) == 1 else Entry("tool", tuple(results), 0))
         said = draw(st.lists(TEXT.map(Text) | _ATTACHMENTS, min_size=1, max_size=2))
-        entries.append(_named(draw, "assistant", [*_apart(draw(st.lists(_THOUGHTS, max_size=2))), *said]))
+        thoughts = _numbered(draw(st.lists(_THOUGHTS, max_size=2)), len(entries))
+        entries.append(_named(draw, "assistant", [*thoughts, *said]))
     return entries
 
 
@@ -105,7 +107,11 @@ def _result(draw: st.DrawFn, call_id: str) -> Result:
     return Result(call_id, draw(TEXT), tuple(media), draw(st.booleans()))
 
 
-def _apart(thoughts: Sequence[Thought]) -> list[Thought]:
-    """Return reasoning without two pieces of one ID."""
-    ids = [thought.seal.id if thought.seal else "" for thought in thoughts]
-    return [t for at, t in enumerate(thoughts) if not ids[at] or ids[at] not in ids[:at]]
+def _numbered(thoughts: Sequence[Thought], place: int) -> list[Thought]:
+    """Return reasoning in which each piece that OpenAI sealed has an ID of its own."""
+    return [
+        replace(thought, seal=replace(thought.seal, id=f"rs_{place}_{number}"))
+        if thought.seal is not None and thought.seal.id
+        else thought
+        for number, thought in enumerate(thoughts)
+    ]

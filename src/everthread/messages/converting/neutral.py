@@ -156,9 +156,11 @@ def with_joined_texts(parts: Iterable[Part], separator: str = "") -> tuple[Part,
     joined: list[Part] = []
     for part in parts:
         last = joined[-1] if joined else None
+        if isinstance(part, Text) and not part.text:
+            continue
         if isinstance(part, Text) and isinstance(last, Text):
             joined[-1] = Text(f"{last.text}{separator}{part.text}")
-        elif not (isinstance(part, Text) and not part.text):
+        else:
             joined.append(part)
     return tuple(joined)
 
