@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from everthread import _wording
 from everthread.cli import rendering
 from everthread.messages.codec import encode
 from everthread.model import Message, Thread, ThreadKey, to_milliseconds
@@ -141,12 +142,12 @@ def test_without_a_width_text_is_not_wrapped() -> None:
     ],
 )
 def test_ages_are_in_words(passed: timedelta, words: str) -> None:
-    assert rendering.ago(NOW - passed, NOW) == words
+    assert _wording.ago(NOW - passed, NOW) == words
 
 
 @pytest.mark.parametrize(("size", "words"), [(0, "0 B"), (999, "999 B"), (34_000, "34 kB"), (2_500_000, "2.5 MB")])
 def test_sizes_are_in_words(size: int, words: str) -> None:
-    assert rendering.file_size(size) == words
+    assert _wording.file_size(size) == words
 
 
 def test_a_thread_line_has_number_title_count_and_last_activity() -> None:

@@ -29,7 +29,7 @@ TRACEBACK = "EVERTHREAD_TRACEBACK"
 
 SECTIONS = {
     "Talk": ("chat",),
-    "Look": ("threads", "show", "search", "tenants", "usage", "mcp"),
+    "Look": ("threads", "show", "search", "view", "tenants", "usage", "mcp"),
     "Manage": ("rename", "tag", "retention", "fork", "undo", "delete"),
     "Move": ("copy", "export", "import"),
     "Maintain": ("prune", "summarize", "compact", "recall", "doctor", "config", "completion"),

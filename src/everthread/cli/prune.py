@@ -150,7 +150,7 @@ class _Report:
 
     def in_words(self, done: str) -> str:
         """Return the totals as a sentence that begins with ``done``."""
-        from everthread.cli.rendering import file_size
+        from everthread._wording import file_size
 
         totals = self._totals
         freed = f"{counted(totals['messages'], 'message')} ({file_size(totals['size'])})"
@@ -166,7 +166,7 @@ class _Report:
 
 
 def _cells(pruned: Pruned) -> tuple[str, ...]:
-    from everthread.cli.rendering import file_size
+    from everthread._wording import file_size
 
     removed = "the whole thread" if pruned.is_deleted else f"all before position {pruned.start:,}"
     return pruned.key.thread_id, f"{pruned.messages:,}", file_size(pruned.size), removed

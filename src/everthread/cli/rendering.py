@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
+from everthread._wording import ago, file_size, local_time
 from everthread.cli.durations import in_words
 from everthread.cli.plain import counted, sanitize
 from everthread.errors import CorruptRecordError
@@ -161,44 +162,13 @@ def _media(media: Media) -> str:
     return f"<{one_line(kind, 60)} at {one_line(media.uri, 200)}>"
 
 
-def file_size(size: int) -> str:
-    """Return a number of bytes as people write it: ``34 kB``."""
-    if size < 1000:
-        return f"{size} B"
-    if size < 999_500:
-        return f"{size / 1000:.0f} kB"
-    return f"{size / 1_000_000:.1f} MB"
-
-
 # Times
 
 
 def time_of(when: datetime, now: datetime) -> str:
     """Return the time, with the date unless it is today's, in the time zone of ``now``."""
-    local = _local(when, now)
+    local = local_time(when, now)
     return f"{local:%H:%M}" if local.date() == now.date() else f"{local:%Y-%m-%d %H:%M}"
-
-
-def _local(when: datetime, now: datetime) -> datetime:
-    try:
-        return when.astimezone(now.tzinfo)
-    except (OverflowError, ValueError):
-        # At the ends of the calendar another zone has no such day.
-        return when
-
-
-def ago(when: datetime, now: datetime) -> str:
-    """Return how long ago a time was; a time in the future (another machine's clock) is ``just now``."""
-    passed = now - when
-    if passed < timedelta(seconds=10):
-        return "just now"
-    if passed >= timedelta(days=60):
-        return f"on {_local(when, now):%Y-%m-%d}"
-    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        count = int(passed.total_seconds() // length)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
 
 
 # Threads
@@ -227,7 +197,7 @@ def retention_words(thread: Thread, now: datetime) -> str:
     if when is None:
         return kept
     after = f" {in_words(own.expire_after)} after its last activity," if own and own.expire_after else ""
-    return f"{kept}; expires{after} on {_local(when, now):%Y-%m-%d at %H:%M}"
+    return f"{kept}; expires{after} on {local_time(when, now):%Y-%m-%d at %H:%M}"
 
 
 def heading_lines(facts: Sequence[tuple[str, str]], width: int | None) -> Iterator[Text]:

@@ -181,7 +181,8 @@ def _search_by_meaning(
 def _recalled_lines(each: Recalled, width: int | None) -> Iterator[Text]:
     from rich.text import Text
 
-    from everthread.cli.rendering import INDENT, ago, one_line, wrapped
+    from everthread._wording import ago
+    from everthread.cli.rendering import INDENT, one_line, wrapped
     from everthread.model import from_milliseconds
 
     heading = Text(one_line(each.key.thread_id, 200), style="bold").append(f" #{each.seq}", style="not bold cyan")
@@ -251,7 +252,8 @@ def _show(findings: Findings, text: str, output: Output) -> None:
 def _lines(hit: SearchHit, text: str, width: int | None) -> Iterator[Text]:
     from rich.text import Text
 
-    from everthread.cli.rendering import INDENT, ago, one_line, wrapped
+    from everthread._wording import ago
+    from everthread.cli.rendering import INDENT, one_line, wrapped
     from everthread.messages.tokenizer import phrases_of, places_of
     from everthread.model import from_milliseconds
 

@@ -154,7 +154,7 @@ class _Listing:
         self._output.rows(COLUMNS[:-1] if self._output.is_terminal else COLUMNS, rows)
 
     async def _cells(self, store: Store, thread: Thread, ended: str) -> list[str]:
-        from everthread.cli.rendering import ago, file_size
+        from everthread._wording import ago, file_size
         from everthread.listing import title_of
 
         if self._output.as_json:

@@ -15,7 +15,7 @@ from everthread.cli.output import Output
 from everthread.cli.places import Place
 from everthread.cli.plain import counted
 from everthread.cli.progress import progress
-from everthread.cli.rendering import file_size
+from everthread._wording import file_size
 from everthread.cli.runner import run
 from everthread.transfer.model import PROBLEMS, Outcome, Report, Watcher
 

@@ -89,12 +89,12 @@ class Markdown(Reading):
 
 def _plain(text: str) -> str:
     """Return a text as one line without working markup or HTML."""
-    return _MARKUP.sub(r"\\\g<0>", _readable(text).replace("\n", " "))
+    return _MARKUP.sub(r"\\\g<0>", readable_text(text).replace("\n", " "))
 
 
 def _quoted(text: str) -> str:
     """Return a text as a quote, line by line, so that it cannot end the quote."""
-    lines = [_quoted_line(line) for line in _readable(text).split("\n")]
+    lines = [_quoted_line(line) for line in readable_text(text).split("\n")]
     # Two spaces keep a line break.
     ends = ["  " if line and following else "" for line, following in zip(lines, [*lines[1:], ""], strict=True)]
     return "\n".join(f"> {line}".rstrip() + end for line, end in zip(lines, ends, strict=True))
@@ -108,7 +108,7 @@ def _quoted_line(line: str) -> str:
     return "&nbsp;" * indent + text if text else ""
 
 
-def _readable(text: str) -> str:
+def readable_text(text: str) -> str:
     """Return a text without characters that control a terminal or the direction of text."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
 
@@ -116,7 +116,7 @@ def _readable(text: str) -> str:
 def _block(text: str) -> str:
     longest = max((len(found) for found in _FENCES.findall(text)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}\n{_readable(text)}\n{fence}"
+    return f"{fence}\n{readable_text(text)}\n{fence}"
 
 
 class Html(Reading):
@@ -164,7 +164,7 @@ header{color:#888;font-size:.85rem}p,pre{white-space:pre-wrap;overflow-wrap:anyw
 
 
 def _escaped(text: str) -> str:
-    return escape(_readable(text))
+    return escape(readable_text(text))
 
 
 FORMS: dict[str, Callable[[], Form]] = {"jsonl": JsonLines, "markdown": Markdown, "html": Html}

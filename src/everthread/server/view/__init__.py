@@ -1,0 +1,1 @@
+"""The web viewer behind ``everthread view``. Needs the extra ``server``."""
