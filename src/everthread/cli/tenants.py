@@ -40,7 +40,7 @@ def tenants(*, place: Place, as_json: bool) -> None:
 
 
 async def _list(store: Store, output: Output) -> None:
-    from everthread.cli.rendering import ago
+    from everthread._wording import ago
 
     rows: list[tuple[tuple[str, str], ListedTenant]] = []
     is_empty = True

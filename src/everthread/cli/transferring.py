@@ -9,13 +9,13 @@ from typing import Any
 import click
 import msgspec
 
+from everthread._wording import file_size
 from everthread.cli.exit_statuses import EXIT_FAILED
 from everthread.cli.json_output import MovedThread, MoveReport, SkippedRecord
 from everthread.cli.output import Output
 from everthread.cli.places import Place
 from everthread.cli.plain import counted
 from everthread.cli.progress import progress
-from everthread._wording import file_size
 from everthread.cli.runner import run
 from everthread.transfer.model import PROBLEMS, Outcome, Report, Watcher
 

@@ -24,7 +24,7 @@ from everthread._wording import ago, file_size
 from everthread.contract import Store
 from everthread.errors import EverthreadError, InvalidIdentifierError, ThreadNotFoundError
 from everthread.listing import existing_thread, title_of, undo
-from everthread.model import MAX_SEQ, Thread, ThreadKey
+from everthread.model import MAX_SEQ, ThreadKey
 from everthread.operations.fork import fork
 from everthread.operations.search import continued_search
 from everthread.server.access import Access
@@ -38,6 +38,7 @@ from everthread.transfer.rendering import readable_text
 
 _HERE = Path(__file__).parent
 _LONGEST_QUERY = 1_000
+_MODES: Mapping[str, Mode] = {mode: mode for mode in MODES}
 _LONGEST_FORM = 16_384
 SEARCH_SECONDS = 5.0
 MOST_SHOWN_CHARACTERS = 2_000_000
@@ -68,6 +69,7 @@ def viewer(shown: Shown) -> Starlette:
     access = Access(shown.tenant, shown.may_write)
     routes: list[Route | Mount] = [
         Route("/", pages.threads),
+        Route("/favicon.ico", lambda _: RedirectResponse("/static/icon.svg")),
         Route("/open", pages.open),
         Route("/search", pages.search),
         Route("/threads/{thread}", pages.thread),
@@ -97,7 +99,8 @@ class _Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= {"size": file_size, "ago": _ago, "time": _time, "plain": readable_text}
-        self._templates.globals |= {"shown": shown, "segment": segment_of, "modes": MODES}
+        values: dict[str, Any] = self._templates.globals
+        values.update(shown=shown, segment=segment_of, modes=MODES)
 
     # Pages
 
@@ -259,8 +262,7 @@ def _key(request: Request) -> ThreadKey:
 
 
 def _mode(request: Request) -> Mode:
-    wanted = request.query_params.get("mode", "tools")
-    return next((mode for mode in MODES if mode == wanted), "tools")
+    return _MODES.get(request.query_params.get("mode", ""), "tools")
 
 
 def _position(request: Request, name: str) -> int | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from everthread._validation import is_sealed
 from everthread._wording import file_size
@@ -164,7 +165,9 @@ class _Entries:
         for seen in page.messages:
             message = seen.message
             for bad in sorted(seq for seq in unreadable if expected <= seq < message.seq):
-                yield Entry(bad, kind="unreadable", mark=f"Position {bad:,} cannot be read", detail=unreadable[bad].reason)
+                yield Entry(
+                    bad, kind="unreadable", mark=f"Position {bad:,} cannot be read", detail=unreadable[bad].reason
+                )
                 expected = bad + 1
             if message.seq > expected:
                 yield Entry(kind="gap", mark=_range(expected, message.seq, "no message: undone, or removed"))
@@ -188,13 +191,19 @@ class _Entries:
 
     def _entry(self, seen: Seen, pause: str) -> Entry | None:
         message, view = seen.message, seen.view
-        stored = {"seq": message.seq, "when": message.created_at, "pause": pause, "format": message.format}
+        stored: dict[str, Any] = {
+            "seq": message.seq,
+            "when": message.created_at,
+            "pause": pause,
+            "format": message.format,
+        }
         stored["size"] = file_size(len(message.payload))
         if self._mode == "raw":
             raw, is_cut = cut(readable_text(message.payload.decode(errors="replace")))
             return Entry(**stored, role=_role(view), raw=raw, is_cut=is_cut)
         if view is None:
-            return Entry(**stored, role="sealed" if seen.is_sealed else "unreadable", state="sealed" if seen.is_sealed else "unreadable")
+            state = "sealed" if seen.is_sealed else "unreadable"
+            return Entry(**stored, role=state, state=state)
         tools = self._tools(message.seq, view) if self._mode == "tools" else ()
         text, is_cut = cut(view.text)
         is_shown = text.strip() or tools or view.media or view.ended or (view.reasoning and self._mode == "tools")
@@ -243,7 +252,12 @@ class _Entries:
                 continue
             answer, is_cut = cut(pretty(result.text))
             yield Tool(
-                readable_text(result.id), "", answer=answer, answer_line=_line(result.text), result_seq=seq, is_cut=is_cut
+                readable_text(result.id),
+                "",
+                answer=answer,
+                answer_line=_line(result.text),
+                result_seq=seq,
+                is_cut=is_cut,
             )
 
 
@@ -271,10 +285,8 @@ def opens_with_results(messages: Sequence[Seen]) -> bool:
 def pretty(text: str) -> str:
     """Return JSON with line breaks, and any other text unchanged."""
     if len(text) <= LONGEST_TEXT * 4 and text.lstrip()[:1] in {"{", "["}:
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        except (ValueError, RecursionError):
-            pass
     return readable_text(text)
 
 

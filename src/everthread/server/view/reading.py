@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from everthread._validation import is_sealed
+from everthread._validation import SEALED, is_sealed
 from everthread.contract import Store
 from everthread.errors import CorruptRecordError
 from everthread.listing import MessageFilter, ThreadFilter, passes, title_of
@@ -77,7 +77,7 @@ async def _listed(store: Store, thread: Thread) -> ListedThread:
 
 def shown_title(title: str | None) -> str:
     """Return a title on one line; that of an encrypted thread is sealed without its keys."""
-    if title is None or title.startswith(("everthread-sealed:",)):
+    if title is None or title.startswith(f"{SEALED}:"):
         return "" if title is None else _SEALED_TITLE
     return codec.shorten(readable_text(title), 200)
 
@@ -161,7 +161,11 @@ async def find(store: Store, key: ThreadKey, text: str, before: int | None) -> F
 
 def _snippet(view: View, text: str) -> str:
     wanted = text.casefold()
-    parts = (view.text, *(f"{call.name} {call.arguments}" for call in view.calls), *(each.text for each in view.results))
+    parts = (
+        view.text,
+        *(f"{call.name} {call.arguments}" for call in view.calls),
+        *(each.text for each in view.results),
+    )
     for part in parts:
         at = part.casefold().find(wanted)
         if at >= 0:
@@ -216,7 +220,5 @@ async def examine_thread(store: Store, thread: Thread) -> Health:
         for fault in examine(rows, service_of(rows), is_running=is_running).faults
         if not fault.is_harmless
     ]
-    faults += [
-        ShownFault(each.seq, "unreadable", each.reason, "", "") for each in bad if each.seq is not None
-    ]
+    faults += [ShownFault(each.seq, "unreadable", each.reason, "", "") for each in bad if each.seq is not None]
     return Health(faults, len(messages), messages[0].seq if messages else page.next_seq, is_all)

@@ -14,9 +14,7 @@ from everthread.server.view.gate import PARAMETER, Gate
 HOST = "127.0.0.1"
 
 
-async def serve(
-    shown: Shown, port: int, *, on_ready: Callable[[str], None], on_used: Callable[[str], None]
-) -> None:
+async def serve(shown: Shown, port: int, *, on_ready: Callable[[str], None], on_used: Callable[[str], None]) -> None:
     """Serve the viewer on a port of loopback; 0: a free port. An interrupt ends it.
 
     Args:
