@@ -29,6 +29,8 @@ REFUSED = (
     "fork trip",
     "fork trip --dry-run",
     "mcp",
+    "view --no-open",
+    "view --no-open --write",
     "mcp --write",
     "prune --max-messages 1 --yes",
     "prune --max-messages 1 --dry-run",

@@ -69,7 +69,7 @@ def viewer(shown: Shown) -> Starlette:
     access = Access(shown.tenant, shown.may_write)
     routes: list[Route | Mount] = [
         Route("/", pages.threads),
-        Route("/favicon.ico", lambda _: RedirectResponse("/static/icon.svg")),
+        Route("/favicon.ico", pages.icon),
         Route("/open", pages.open),
         Route("/search", pages.search),
         Route("/threads/{thread}", pages.thread),
@@ -103,6 +103,9 @@ class _Pages:
         values.update(shown=shown, segment=segment_of, modes=MODES)
 
     # Pages
+
+    async def icon(self, request: Request) -> Response:
+        return RedirectResponse("/static/icon.svg")
 
     async def threads(self, request: Request) -> Response:
         text = _text(request, "q")
