@@ -265,6 +265,22 @@ async def test_a_deleted_id_can_be_used_while_a_fork_lives(memory: Store) -> Non
     assert await texts_of(conversations) == ["new", "new!"]
 
 
+async def test_a_new_conversation_is_not_erased_with_the_deleted_one(memory: Store) -> None:
+    conversations = EverthreadConversationStore(memory)
+    await saved(conversations, "a", "b")
+    await conversations.fork("trip", at=2, new_conversation_id="f")
+
+    class Beginning(FaultyStore):
+        async def _around(self, call: str, proceed: Any) -> Any:
+            if call == "read" and await conversations.load("trip") is None:
+                await saved(conversations, "new")
+            return await super()._around(call, proceed)
+
+    await EverthreadConversationStore(Beginning(memory, [])).delete("trip")
+    assert await texts_of(conversations) == ["new", "new!"]
+    assert await texts_of(conversations, "f") == ["a", "a!"]
+
+
 @pytest.mark.parametrize("killed_before", ["list_documents", "delete_thread", "delete_document"])
 async def test_collect_completes_a_deletion_that_was_killed(memory: Store, killed_before: str) -> None:
     await saved(EverthreadConversationStore(memory), "a")

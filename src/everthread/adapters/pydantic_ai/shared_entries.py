@@ -175,10 +175,13 @@ class SharedEntries:
         if rewriting is None:
             return
         reached = await self._reached(thread, claims)
-        if (await self._log.newest(thread)).next_seq != next_seq:
+        if (await retried(lambda: self._store.read_last(key, 0))).next_seq != next_seq:
             return
         changes: list[Rewrite] = []
         async for message in read_all(self._store, key):
+            if message.seq >= next_seq:
+                # A new conversation of the same ID began.
+                break
             mark = mark_of(message, key)
             if message.seq in reached or mark.erased or (mark.state is not None and mark.state.deleted):
                 continue
@@ -188,7 +191,9 @@ class SharedEntries:
                 changes.clear()
         if changes:
             await rewriting.rewrite(key, changes)
-        await self._store.update_thread(key, title=_DELETED_TITLE)
+        # Another deletion may have deleted the thread by now.
+        with suppress(ThreadNotFoundError):
+            await self._store.update_thread(key, title=_DELETED_TITLE)
 
 
 def _is_deleted(newest: Newest) -> bool:
