@@ -17,9 +17,9 @@ from everthread.messages.converting.neutral import (
     Text,
     Thought,
     calls_of,
+    file_name,
     results_of,
 )
-from everthread.messages.converting.openai_responses import file_name
 
 _FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mp3": "mp3", "audio/mpeg": "mp3"}
 
@@ -99,4 +99,4 @@ def _part(part: Text | Attachment) -> Json:
         return {"type": "image_url", "image_url": {"url": part.address}}
     if kind == "audio":
         return {"type": "input_audio", "input_audio": {"data": part.data, "format": _FORMATS[part.media_type]}}
-    return {"type": "file", "file": {"filename": file_name(part), "file_data": part.address}}
+    return {"type": "file", "file": {"filename": part.name or file_name(part.media_type), "file_data": part.address}}

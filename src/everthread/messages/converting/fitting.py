@@ -69,6 +69,7 @@ def _is_continued(last: Entry, entry: Entry) -> bool:
 
 def _settled(entries: Sequence[Entry]) -> list[Entry]:
     answered = {result.id for entry in entries for result in results_of(entry)}
+    names = {call.id: call.name for entry in entries for call in calls_of(entry)}
     made: set[str] = set()
     settled: list[Entry] = []
     for entry in entries:
@@ -77,14 +78,14 @@ def _settled(entries: Sequence[Entry]) -> list[Entry]:
             if isinstance(part, Call) and part.is_awaiting and (part.id in made or part.id not in answered):
                 continue
             if isinstance(part, Call):
-                if part.id in made and any(isinstance(p, Call) and p.id == part.id for p in parts):
-                    continue
                 made.add(part.id)
             elif isinstance(part, Result):
                 # An ID may be used again, once it is answered.
                 made.discard(part.id)
+                parts.append(replace(part, name=part.name or names.get(part.id, "")))
+                continue
             parts.append(part)
-        settled.append(entry if len(parts) == len(entry.parts) else replace(entry, parts=tuple(parts)))
+        settled.append(replace(entry, parts=tuple(parts)))
     return settled
 
 
@@ -130,7 +131,7 @@ class _Parts:
             case Thought():
                 yield from self._thoughts(part)
             case Attachment():
-                yield part if self._is_expressed(part) else Text(part.note)
+                yield self._named(part) if self._is_expressed(part) else Text(part.note)
             case Call():
                 yield from self._calls(part)
             case Result():
@@ -151,6 +152,14 @@ class _Parts:
             self._note(aspect)
             return False
         return True
+
+    def _named(self, part: Attachment) -> Attachment:
+        is_file = part.media_type.partition("/")[0] not in {"image", "audio"}
+        aspect = "file-name" if is_file else "image-name"
+        if not part.name or self._support.expresses(aspect):
+            return part
+        self._note(aspect)
+        return replace(part, name="")
 
     def _thoughts(self, part: Thought) -> Iterator[Part]:
         seal = f"sealed-{part.seal.service}" if part.seal is not None else ""
@@ -184,13 +193,13 @@ class _Parts:
         texts = [part.text] if part.text else []
         for each in part.media:
             if self._is_expressed(each, in_result=True):
-                media.append(each)
+                media.append(self._named(each))
             else:
                 texts.append(each.note)
         is_error = part.is_error and self._support.expresses("result-error")
         if part.is_error and not is_error:
             self._note("result-error")
-        yield Result(self._call_id(part.id), "\n".join(texts), tuple(media), is_error)
+        yield Result(self._call_id(part.id), "\n".join(texts), tuple(media), is_error, part.name)
 
     def _call_id(self, given: str) -> str:
         if self._support.call_ids.fullmatch(given):

@@ -86,12 +86,17 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """A tool's result."""
+    """A tool's result.
+
+    Attributes:
+        name: The name of the tool, if its call was read too.
+    """
 
     id: str
     text: str = ""
     media: tuple[Attachment, ...] = ()
     is_error: bool = False
+    name: str = ""
 
 
 Part = Text | Thought | Attachment | Call | Result
@@ -148,7 +153,13 @@ def attachment(address: str, media_type: str = "", name: str = "") -> Attachment
     if not found or found.endswith("/*") or found == "application/octet-stream":
         names = (name, "" if address.startswith("data:") else address[:_GUESSED])
         found = next((kind for each in names if (kind := mimetypes.guess_type(each)[0])), found)
-    return Attachment(found or "application/octet-stream", address, name)
+    found = found or "application/octet-stream"
+    return Attachment(found, address, "" if name == file_name(found) else name)
+
+
+def file_name(media_type: str) -> str:
+    """Return the name of a file without one, which OpenAI requires."""
+    return f"file{mimetypes.guess_extension(media_type) or ''}"
 
 
 def with_joined_texts(parts: Iterable[Part], separator: str = "") -> tuple[Part, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterable, Mapping
 
 from everthread.messages.codec import as_list, as_object, as_text, json_text
@@ -18,6 +17,7 @@ from everthread.messages.converting.neutral import (
     Seal,
     Text,
     Thought,
+    file_name,
 )
 from everthread.messages.formats._parts import Parts
 from everthread.messages.formats.openai_responses import view
@@ -120,9 +120,4 @@ def _content(role: str, part: Text | Attachment) -> Json:
     if not part.is_inline:
         value: Json = {"type": "input_file", "file_url": part.address}
         return {**value, "filename": part.name} if part.name else value
-    return {"type": "input_file", "filename": file_name(part), "file_data": part.address}
-
-
-def file_name(part: Attachment) -> str:
-    """Return the name of a file, which OpenAI requires."""
-    return part.name or f"file{mimetypes.guess_extension(part.media_type) or ''}"
+    return {"type": "input_file", "filename": part.name or file_name(part.media_type), "file_data": part.address}

@@ -39,6 +39,8 @@ ASPECTS: Mapping[str, Aspect] = MappingProxyType(
         "audio-link": Aspect("sounds, by URL", "a text with the URL"),
         "file": Aspect("files, inline", "a text says that one was there"),
         "file-link": Aspect("files, by URL", "a text with the URL"),
+        "file-name": Aspect("names of files", "dropped"),
+        "image-name": Aspect("names of images and sounds", "dropped"),
         "answer-media": Aspect("images and files of the assistant", "a text says that one was there"),
         "hosted-file": Aspect("files that a service holds, by ID", "a text says that one was there"),
         "result-media": Aspect("images and files in tool results", "a text says that one was there"),
@@ -100,31 +102,33 @@ SUPPORT: Mapping[str, Support] = MappingProxyType(
     {
         "agent-framework": Support(
             "Agent Framework",
-            _any("system", "author", "message-id", "metadata", *_ALL_MEDIA, "result-error", "thought", "sealed-openai"),
+            _any("system", "author", "message-id", "metadata", *_ALL_MEDIA, "file-name", "image-name", "result-error")
+            | _any("thought", "sealed-openai"),
         ),
         "openai-responses": Support(
             "OpenAI Agents SDK",
-            _any("system", "developer", "image", "image-link", "file", "file-link", "result-media")
+            _any("system", "developer", "image", "image-link", "file", "file-link", "file-name", "result-media")
             | _any("custom-call", "sealed-openai"),
             call_ids=re.compile(r"(?s).{1,64}"),
         ),
         "chat-completions": Support(
             "OpenAI chat completions",
-            _any("system", "developer", "author", "image", "image-link", "file", "custom-call") | {"audio": _SOUNDS},
+            _any("system", "developer", "author", "image", "image-link", "file", "file-name", "custom-call")
+            | {"audio": _SOUNDS},
             call_ids=re.compile(r"(?s).{1,64}"),
             authors=re.compile(r"[^\s<|\\/>]{1,64}"),
         ),
         "anthropic": Support(
             "Anthropic",
             {"image": _PICTURES, "file": _PDF, "file-link": _PDF}
-            | _any("image-link", "result-media", "result-error", "sealed-anthropic"),
+            | _any("image-link", "file-name", "result-media", "result-error", "sealed-anthropic"),
             call_ids=re.compile(r"[A-Za-z0-9_-]{1,64}"),
             parses_arguments=True,
         ),
         "langchain": Support(
             "LangChain",
-            _any("system", "developer", "author", "message-id", "metadata", *_ALL_MEDIA)
-            | _any("result-error", "thought", "sealed-anthropic"),
+            _any("system", "developer", "author", "message-id", "metadata", *_ALL_MEDIA, "file-name", "result-error")
+            | _any("thought", "sealed-anthropic"),
             parses_arguments=True,
         ),
     }
