@@ -121,6 +121,10 @@ SAID: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from(["human", "ai", "system", "tool", "chat", "AIMessageChunk"]),
         _TEXT | st.lists(_TEXT, min_size=1, max_size=2),
     ),
+    "pydantic-ai": st.builds(
+        lambda content: {"kind": "request", "parts": [{"part_kind": "user-prompt", "content": content}]},
+        _TEXT | st.lists(_TEXT, min_size=1, max_size=2),
+    ),
     "agent-framework": st.builds(
         lambda role, texts: {"type": "message", "role": role, "contents": [*texts, {"type": "text", "text": texts[0]}]},
         st.sampled_from(ROLES[:3]),
