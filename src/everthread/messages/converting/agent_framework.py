@@ -19,6 +19,7 @@ from everthread.messages.converting.neutral import (
     Text,
     Thought,
     attachment,
+    joined_thoughts,
     with_joined_texts,
 )
 from everthread.messages.formats.agent_framework import CURRENT_TYPE, ENDED, view
@@ -34,7 +35,7 @@ def read(value: Mapping[str, object], at: int, losses: Losses) -> list[Entry]:
     for content in as_list(row.get("contents")):
         known = {"type": "text", "text": content} if isinstance(content, str) else as_object(content)
         found += _parts(known, at, losses)
-    parts = with_joined_texts(_joined_thoughts(found))
+    parts = with_joined_texts(joined_thoughts(found))
     properties = {name: item for name, item in as_object(row.get("additional_properties")).items() if name != ENDED}
     results = tuple(part for part in parts if isinstance(part, Result))
     others = tuple(part for part in parts if not isinstance(part, Result))
@@ -112,24 +113,6 @@ def _thought(content: Mapping[str, object]) -> Thought:
     # A seal without such an ID is of another service.
     is_openai = name.startswith(_OPENAI_ID)
     return Thought((text,) if text else (), Seal("openai", sealed, name) if is_openai else None)
-
-
-def _joined_thoughts(parts: list[Part]) -> Iterator[Part]:
-    """Yield parts with the contents of one sealed reasoning as one. Reasoning without a seal keeps its text only."""
-    held: Thought | None = None
-    for part in [*parts, None]:
-        if isinstance(part, Thought) and held is not None and _is_one(held.seal, part.seal):
-            held = Thought(held.texts + part.texts, held.seal if held.seal and held.seal.data else part.seal)
-            continue
-        if held is not None:
-            yield held if held.seal is None or held.seal.data else Thought(held.texts)
-        held = part if isinstance(part, Thought) else None
-        if part is not None and held is None:
-            yield part
-
-
-def _is_one(seal: Seal | None, other: Seal | None) -> bool:
-    return seal is not None and other is not None and seal.id == other.id
 
 
 def _media(content: Mapping[str, object]) -> Attachment:

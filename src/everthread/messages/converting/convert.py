@@ -23,6 +23,7 @@ _READERS: Mapping[str, str] = {
     "chat-completions": "everthread.messages.converting.chat_completions",
     "langchain": "everthread.messages.converting.langchain",
     "openai-responses": "everthread.messages.converting.openai_responses",
+    "pydantic-ai": "everthread.messages.converting.pydantic_ai",
 }
 """The module of each format with ``read`` and ``write``. Messages of other formats are read by their views."""
 

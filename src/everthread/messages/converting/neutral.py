@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -174,6 +174,24 @@ def with_joined_texts(parts: Iterable[Part], separator: str = "") -> tuple[Part,
         else:
             joined.append(part)
     return tuple(joined)
+
+
+def joined_thoughts(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield parts with the contents of one sealed reasoning as one. Reasoning without a seal keeps its text only."""
+    held: Thought | None = None
+    for part in [*parts, None]:
+        if isinstance(part, Thought) and held is not None and _is_one(held.seal, part.seal):
+            held = Thought(held.texts + part.texts, held.seal if held.seal and held.seal.data else part.seal)
+            continue
+        if held is not None:
+            yield held if held.seal is None or held.seal.data else Thought(held.texts)
+        held = part if isinstance(part, Thought) else None
+        if part is not None and held is None:
+            yield part
+
+
+def _is_one(seal: Seal | None, other: Seal | None) -> bool:
+    return seal is not None and other is not None and bool(seal.id) and seal.id == other.id
 
 
 def results_of(entry: Entry) -> list[Result]:

@@ -105,6 +105,11 @@ SUPPORT: Mapping[str, Support] = MappingProxyType(
             _any("system", "author", "message-id", "metadata", *_ALL_MEDIA, "file-name", "image-name", "result-error")
             | _any("thought", "sealed-openai"),
         ),
+        "pydantic-ai": Support(
+            "Pydantic AI",
+            _any("system", "metadata", "image", "image-link", "audio", "audio-link", "file", "file-link")
+            | _any("result-media", "result-error", "thought", "sealed-openai", "sealed-anthropic"),
+        ),
         "openai-responses": Support(
             "OpenAI Agents SDK",
             _any("system", "developer", "image", "image-link", "file", "file-link", "file-name", "result-media")
@@ -139,6 +144,7 @@ FRAMEWORKS: Mapping[str, str] = MappingProxyType(
     {
         "agent-framework": "agent-framework",
         "openai-agents": "openai-responses",
+        "pydantic-ai": "pydantic-ai",
         "openai-chat": "chat-completions",
         "anthropic": "anthropic",
         "langchain": "langchain",
