@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Mount
+from starlette.types import ASGIApp
 
 from everthread import Store
 from everthread.server import Access, thread_api
@@ -84,7 +85,7 @@ class Stream:
 
 
 @asynccontextmanager
-async def stream(app: Starlette, path: str, user: str = "ana", **headers: str) -> AsyncIterator[Stream]:
+async def stream(app: ASGIApp, path: str, user: str = "ana", **headers: str) -> AsyncIterator[Stream]:
     """Send a GET request to an application, and disconnect at the end of the block."""
     raw, _, query = path.encode().partition(b"?")
     fields = {"x-user": user} | {name.replace("_", "-"): value for name, value in headers.items()}

@@ -17,6 +17,7 @@ from everthread import ThreadKey, open_store
 from everthread.server.api.routes import ROUTES
 from tests.docs.pages import blocks
 from tests.operations.talks import said, talk
+from tests.places import empty_place
 from tests.readme import ROOT
 from tests.server.clients import PATIENCE
 from tests.server.serving import served
@@ -25,9 +26,9 @@ PAGE = ROOT / "docs" / "how-to" / "thread-api.md"
 KEY = ThreadKey("trip", "ana")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/threads.db"
+@pytest.fixture(params=["sqlite", *(pytest.param(engine, marks=pytest.mark.slow) for engine in ("redis", "postgres"))])
+def url(request: pytest.FixtureRequest) -> str:
+    return empty_place(request, request.param)
 
 
 @pytest.fixture

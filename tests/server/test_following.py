@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from everthread import ConfigurationError, Store, ThreadKey, open_store
-from everthread.server import thread_api
+from everthread.server import ThreadApi, thread_api
+from everthread.server.api.following import Followers
 from everthread.testing.faults import Fault, FaultyStore
 from tests.operations.talks import said, talk
 from tests.server.clients import authorize, mounted, stream
@@ -98,14 +99,17 @@ async def test_the_number_of_followers_is_bounded(quick_store: Store) -> None:
     await talk(quick_store, KEY, turns=1)
     await talk(quick_store, ThreadKey("trip", "ben"), turns=1)
     await talk(quick_store, ThreadKey("trip", "eve"), turns=1)
-    app = mounted(quick_store, most_followers=2, most_followers_per_tenant=1)
-    async with stream(app, PATH) as first, stream(app, PATH) as second, stream(app, PATH, "ben") as other:
+    path = PATH.removeprefix("/threads")
+    followers = Followers(2, 1, poll_seconds=0.5, stay_seconds=600)
+    app = ThreadApi(quick_store, authorize, followers)
+    async with stream(app, path) as first, stream(app, path) as second, stream(app, path, "ben") as other:
         assert [first.status, second.status, other.status] == [200, 429, 200]
         assert json.loads(await second.body())["title"] == "TooManyFollowers"
-        async with stream(app, PATH, "eve") as third:
+        async with stream(app, path, "eve") as third:
             assert third.status == 429
-    async with stream(app, PATH) as again:
+    async with stream(app, path) as again:
         assert again.status == 200
+    assert followers.counts == {}
 
 
 async def test_a_follower_must_connect_again_after_some_time(quick_store: Store) -> None:

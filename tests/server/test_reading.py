@@ -187,5 +187,5 @@ async def test_an_export_is_the_file_that_the_library_writes(store: Store, form:
 async def test_head_has_no_body(quick_store: Store) -> None:
     await talk(quick_store, KEY, turns=1)
     async with client(quick_store) as http:
-        for path in ("/", "/trip", "/trip/messages", "/trip/events", "/openapi.json"):
+        for path in ("/", "/trip", "/trip/messages", "/trip/events", "/trip/export", "/openapi.json"):
             assert (await http.head(path)).status_code == 200

@@ -51,8 +51,7 @@ class ThreadApi:
         except ProblemError as error:
             response = problem_response(error.problem, error.headers)
         except HTTPException as error:
-            status = HTTPStatus(error.status_code)
-            problem = Problem(status=status, title=status.phrase, detail=str(error.detail))
+            problem = Problem(status=error.status_code, title="Refused", detail=str(error.detail))
             response = problem_response(problem, error.headers)
         except EverthreadError as error:
             problem = problem_of(error)

@@ -107,6 +107,8 @@ class Events(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._followers.counts[self._tenant] -= 1
+            # Without zeros: there may be many tenants.
+            self._followers.counts += Counter()
 
 
 def keep_messages_out_of_logs() -> None:

@@ -290,11 +290,13 @@ async def export_thread(call: Call, asked: ExportThread) -> Response:
     """Return a file with a thread. A record that the store cannot read breaks it off."""
     thread = await existing_thread(call.store, call.key)
     form = FORMS[asked.format]()
-    parts: AsyncIterator[bytes] = thread_parts(call.store, thread, form)
     name = f"{segment_of(thread.key.thread_id)[:100]}{form.suffix}"
     headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
         # Stored texts must not act for the application, also if a browser shows the file.
         "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
     }
+    if call.request.method == "HEAD":
+        return Response(headers=headers, media_type=EXPORT_TYPES[asked.format])
+    parts: AsyncIterator[bytes] = thread_parts(call.store, thread, form)
     return StreamingResponse(parts, headers=headers, media_type=EXPORT_TYPES[asked.format])
