@@ -121,7 +121,9 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("Standard input is not a terminal, so nothing was changed: give --yes to confirm.")
+        raise click.UsageError(
+            f"{sanitize(question)} Standard input is not a terminal, so nothing was changed: give --yes to confirm."
+        )
     from everthread.cli.questions import ask_yes_or_no
 
     if not ask_yes_or_no(sanitize(question)):

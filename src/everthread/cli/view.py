@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -46,6 +45,8 @@ forked and deleted, and the last turn removed.
 @flag_option("--write", help="Allow changes of threads.")
 def view(*, place: Place, port: int, no_open: bool, write: bool) -> None:
     """Look at threads in the browser: conversations, tool calls, faults."""
+    import asyncio
+
     from everthread._extras import missing_extra
 
     try:
